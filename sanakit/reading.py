@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,15 @@ def split_lines(text: str) -> list[str]:
 def json_line(row: Mapping[str, Any]) -> str:
     """Return an object as a line of JSON, with its end: one line to every reader, however it splits."""
     return json.dumps(row, ensure_ascii=False).translate(_ESCAPED) + "\n"
+
+
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as `object_pairs_hook` of `json.loads`.
+
+    Raises ValueError for a name that is there twice: readers take either.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it says {name[:80]!r} twice")
+    return found

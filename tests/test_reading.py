@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sanakit.reading import check_file, json_line, read_text, split_lines
+from sanakit.reading import check_file, json_line, named_once, read_text, split_lines
 
 ODD = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # ends of lines to str.splitlines alone
 
@@ -34,6 +34,12 @@ def test_a_line_of_json_is_one_line_to_every_reader() -> None:
     assert len(line.splitlines()) == len(split_lines(line)) == 1
     assert json.loads(line) == row
     assert "狐狸 🦊" in line
+
+
+def test_a_name_that_an_object_of_json_has_twice_is_refused() -> None:
+    assert json.loads('{"a": {"b": 1}, "b": 2}', object_pairs_hook=named_once) == {"a": {"b": 1}, "b": 2}
+    with pytest.raises(ValueError, match="it says 'b' twice"):
+        json.loads('{"a": {"b": 1, "b": 1}}', object_pairs_hook=named_once)
 
 
 def test_a_pipe_is_refused_at_once_and_a_file_and_a_folder_are_not(fifo: Path, tmp_path: Path) -> None:

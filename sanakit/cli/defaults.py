@@ -88,8 +88,9 @@ def _from_file(text: str, path: Path, commands: Commands, found: Defaults) -> No
         if not having:
             having = [command for command in commands if _spelt(name) in commands[command]]
             if having:
+                table = having[0].replace(" ", ".")  # as TOML has it
                 raise SettingsError(
-                    f"{path}: {name} is not a setting of {', '.join(DRAWING)}: write it below [{having[0]}]."
+                    f"{path}: {name} is not a setting of {', '.join(DRAWING)}: write it below [{table}]."
                 )
             raise SettingsError(_unknown(f"{path}: {name}", name, _drawing(commands)))
         written = _written(value, having[0][_spelt(name)], f"{path}: {name}")

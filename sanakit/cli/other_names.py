@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-# What a person may call a command, or another program does -> ours.
+# Names that people or other programs have for a command -> ours.
 COMMANDS = {
     **dict.fromkeys(("page", "web", "webui", "gui", "browser", "gradio"), "ui"),
     **dict.fromkeys(("image", "picture", "txt2img", "t2i", "create", "run"), "generate"),

@@ -66,4 +66,5 @@ def together(work: str) -> Iterator[Together]:
 
 
 def _started() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many processes torchrun started. It sets RANK, too; clusters may set WORLD_SIZE alone."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from sanakit.errors import SettingsError, of_setting
+from sanakit.wording import counted
 
 LOWEST_RATE, HIGHEST_RATE = Fraction(1, 100), Fraction(1000)  # frames a second
 _LARGEST = 10**6  # of a rate's numerator and denominator: containers multiply them in 32 bits
@@ -87,8 +88,8 @@ def frames_for(
         return frames, ""
     shown = float((frames - 1) / per_second)
     return frames, (
-        f"{seconds} seconds at {per_second} frames a second make no valid count: {frames} frames are taken, "
-        f"which last {shown:.4g} seconds."
+        f"No valid count of frames lasts {seconds} s at {per_second} frames a second: "
+        f"{counted(frames, 'frame is', 'frames are')} taken, {shown:.4g} s."
     )
 
 

@@ -26,6 +26,7 @@ from sanakit.clips.formats.read_images import open_images
 from sanakit.clips.formats.read_video import VideoFrames
 from sanakit.errors import SettingsError
 from sanakit.reading import check_file
+from sanakit.wording import counted
 
 
 class FrameReader(Protocol):
@@ -120,7 +121,7 @@ class ClipFile:
             left_out = numbers[-1] - numbers[0] + 1 - len(set(numbers))
             notes.append(
                 f"Taken at {as_rate(rate)} frames a second of {float(facts.rate):.5g}, each nearest in time: "
-                f"{left_out} frames are left out, {repeated} repeated."
+                f"{counted(left_out, 'frame is', 'frames are')} left out, {repeated} repeated."
             )
         return VideoClip(
             frames=frames,

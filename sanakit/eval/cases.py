@@ -20,7 +20,7 @@ from typing import Any
 
 from sanakit.errors import DataError, SettingsError
 from sanakit.pipelines.prompt_file import checked_name, row_name
-from sanakit.reading import json_line, read_text
+from sanakit.reading import json_line, named_once, read_text
 from sanakit.whole import written_whole
 
 
@@ -79,7 +79,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
     suffix = path.suffix.lower()
     if suffix == ".json":
         try:
-            rows = json.loads(text)
+            rows = json.loads(text, object_pairs_hook=named_once)
             return [Case(str(name), row["prompt"], row) for name, row in rows.items()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -98,7 +98,7 @@ def _rows(path: Path, text: str) -> Iterable[Case]:
     for number, line in lines:
         if line:
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=named_once)
                 name, prompt = row.get("name"), row["prompt"]
                 own = _numbered(len(cases), prompt, row) if name is None else Case(str(name), prompt, row)
                 cases.append(own)

@@ -27,6 +27,7 @@ from sanakit.pipelines.memory import choose_device
 from sanakit.weights.clip import POCKET_CLIP, clip_folder, load_clip
 from sanakit.weights.find.hub import found_here
 from sanakit.weights.fingerprint import fingerprint_weights
+from sanakit.wording import counted
 
 BY_IMAGE = ("clip-score", "image-reward", "geneval", "dpg")  # each image by itself, with its prompt
 BY_SET = ("fid", "fid-lite0")  # all images at once, against a reference
@@ -307,8 +308,8 @@ def _questions(tools: Tools, cases: Sequence[Case]) -> dict[str, list[dpg.DPGQue
     questions = dpg.read_questions(tools.questions)
     if missing := [case.name for case in cases if case.name not in questions]:
         raise DataError(
-            f"{tools.questions} has no question for {len(missing)} prompts, such as {missing[0]}: name "
-            "prompts as in its column item_id."
+            f"{tools.questions} has no question for {counted(len(missing), 'prompt')}, such as {missing[0]}: "
+            "name prompts as in its column item_id."
         )
     return questions
 

@@ -25,6 +25,7 @@ from sanakit.images.parameters import Settings as Metadata
 from sanakit.images.parameters import json_object, write_parameters
 
 EXIF_FORMATS = ("JPEG", "WEBP")
+GRID = ("grid_across", "grid_down")  # settings of a sheet of images, one for each pair of values
 MOST_EXIF = 65_533 - 6  # bytes in a JPEG file, less the signature
 _OURS = "sanakit"  # the only key of the maker note's object
 _UNICODE = b"UNICODE\0"  # a user comment in UTF-16, in the byte order that other programs write
@@ -35,7 +36,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("guidance", "strength", "score", "upscale", "upscale_strength"), float),
     **dict.fromkeys(("prompt", "negative_prompt", "guidance_kind", "solver", "dialect", "adapters"), str),
     **dict.fromkeys(("control", "model", "fingerprint", "upscale_model", "version"), str),
-    **dict.fromkeys(("grid_across", "grid_down"), str),
+    **dict.fromkeys(GRID, str),
     "prompt_weights": {"True": True, "False": False}.__getitem__,
 }
 

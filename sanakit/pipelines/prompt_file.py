@@ -29,7 +29,7 @@ from sanakit.images.image import Metadata, parse_size
 from sanakit.images.opening import open_image
 from sanakit.pipelines.control import ControlImage
 from sanakit.pipelines.request import Request
-from sanakit.reading import read_text
+from sanakit.reading import named_once, read_text
 
 NUMBERS = {
     **{"width": int, "height": int, "steps": int, "guidance": float, "seed": int, "num_images": int},
@@ -189,7 +189,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Callable[[], Values]
 def _from_json(text: str) -> Values:
     """Read a row of .jsonl. Raises SettingsError."""
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=named_once)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"this is not a JSON object ({error}): write one per line.") from None
     if not isinstance(row, dict):

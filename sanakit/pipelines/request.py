@@ -28,6 +28,7 @@ from sanakit.flow.guidance_kinds import PLAIN, GuidanceKind, check_kind
 from sanakit.flow.scm import SCM, scm_times
 from sanakit.flow.solver import Solver
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, drawn_size
+from sanakit.images.settings import GRID
 from sanakit.models.contracts import CodecConfig, LatentShape, TransformerConfig
 from sanakit.pipelines.control import (
     NONE,
@@ -51,14 +52,12 @@ SOLVERS: dict[str, tuple[Callable[[Tensor, bool | None], Solver], Callable[[int,
 }
 MAX_IMAGES, MAX_SEED = 256, 2**63 - 1  # of one call
 # Settings of other tasks that a PNG may carry -> what draws its image again.
-_ELSEWHERE: dict[str, str] = dict.fromkeys(
-    ("best_of", "score"), "`sana generate`, or by this call without best_of and score"
-)
-_ELSEWHERE.update(
-    dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale")
-)
-_ELSEWHERE.update(dict.fromkeys(("grid_across", "grid_down"), "the page of `sana ui`, under X/Y grid"))
-_ELSEWHERE["strength"] = "`sana edit` or ImageToImage, from the image that it was made from"
+_ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("best_of", "score"), "`sana generate`, or by this call without best_of and score"),
+    **dict.fromkeys(("upscale", "upscale_strength", "upscale_model"), "`sana generate` or Upscale"),
+    **dict.fromkeys(GRID, "the page of `sana ui`, under X/Y grid"),
+    "strength": "`sana edit` or ImageToImage, from the image that it was made from",
+}
 
 Number = TypeVar("Number")
 

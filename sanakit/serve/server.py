@@ -38,6 +38,7 @@ from sanakit.serve.jobs.runner import JobRunner
 from sanakit.serve.jobs.storage import ImageStore
 from sanakit.serve.uvicorn_seams import Server
 from sanakit.serve.web.history import drawn_before
+from sanakit.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +155,8 @@ def serve(
         def stop() -> None:
             end = time.monotonic() + settings.drain
             images, videos = _left(engine), _left(clips)
-            told = f"{images} images" + (f" and {videos} videos" if clips else "")
-            log.info("Stopping: %s are left to draw, in at most %g s.", told, settings.drain)
+            told = counted(images, "image") + (f" and {counted(videos, 'video')}" if clips else "")
+            log.info("Stopping: %s left to draw, in at most %g s.", told, settings.drain)
             returned = runner.close(settings.drain)
             engine.close(max(0.0, end - time.monotonic()))
             if clips is not None:

@@ -17,6 +17,7 @@ from sanakit.errors import ModelNotFoundError
 from sanakit.models.clip import Clip, ClipConfig
 from sanakit.text.clip import BOS, EOS, ClipScorer, Preprocessing
 from sanakit.text.tokenizer import load_tokenizer
+from sanakit.weights.find.catalog import SCORERS
 from sanakit.weights.find.hub import fetch_files
 from sanakit.weights.find.resolve import ModelSource
 from sanakit.weights.layouts.fields import check_clip, check_clip_images
@@ -69,7 +70,7 @@ def load_clip(
 def clip_folder(path: StrPath) -> Path:
     """Return the folder of a CLIP, fetched from the Hub if need be. Arguments as for `load_clip`."""
     if str(path) == POCKET_CLIP:
-        folder = Path(__file__).parent.parent / "assets" / "pocket_clip"
+        folder = SCORERS[POCKET_CLIP]
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(
                 "The embedded pocket-clip is missing from this installation: install the package again."

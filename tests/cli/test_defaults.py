@@ -81,6 +81,7 @@ def test_one_value_of_an_option_that_may_be_repeated_is_a_list_of_it(written) ->
         ("seed = 3", "seed is not a default but an option of one call"),
         ("[generate]\nseed = 3", r"\[generate\] seed is not a default but an option of one call"),
         ("compile = true", r"compile is not a setting of generate, edit, best-of: write it below \[train\]"),
+        ("batch-size = 3", r"write it below \[data\.cache\]"),
         ("[data]\nsteps = 3", r"\[data\] is not a setting"),
         ("[data.cache]\nsteps = 3", r"\[data cache\] steps is not a setting"),
         ("[data.cash]\nmodel = 3", r"\[data\] is not a setting"),

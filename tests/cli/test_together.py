@@ -43,11 +43,23 @@ def test_a_command_that_torchrun_would_do_several_times_is_refused(
     sana, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     outcome = sana(*words)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"Error: sana {words[0]} is for one process: start it without torchrun.\n"
     assert sana(words[0], "--help").code == 0
     assert sana("train", "nope").err.startswith("Error: There is no recipe")
+
+
+def test_a_cluster_that_sets_world_size_alone_started_one_process(
+    sana, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    check_alone("sana generate")
+    with together("drawing") as one:
+        assert one == Together()
+    assert "for one process" not in sana("convert", "missing", "y").err
 
 
 def test_the_first_of_several_chooses_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +78,7 @@ def test_the_first_of_several_chooses_for_all(monkeypatch: pytest.MonkeyPatch) -
         raise AssertionError("it is not asked")
 
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(parallel, "processes", processes)
     monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
     with together("drawing") as second:
@@ -82,5 +95,6 @@ def test_what_is_for_one_process_is_refused_for_several(monkeypatch: pytest.Monk
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     check_alone("sana world")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(SettingsError, match="sana world is for one process: start it without torchrun"):
         check_alone("sana world")

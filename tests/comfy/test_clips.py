@@ -107,7 +107,7 @@ def test_a_mistake_is_told_in_the_sentence_of_the_library(clips: TextToVideo, ph
         call("SanakitTextToVideo", clips, **GIVEN, frames=18)
     with pytest.raises(SettingsError, match="2 images came to begin one clip with"):
         call("SanakitImageToVideo", clips, torch.cat([photo, photo]), **GIVEN)
-    with pytest.raises(SettingsError, match="The clip has 1 frames, not 9"):
+    with pytest.raises(SettingsError, match="The clip has 1 frame, not 9"):
         call("SanakitVideoToVideo", clips, photo, **GIVEN, frames=9)
 
 

@@ -20,7 +20,7 @@ from source_tree import PACKAGE, ROOT, file_of, files, imports, module_name
 # beside its listed entries comes last in it.
 ORDER = {
     "": (
-        *("errors", "alone", "whole", "reading", "seeds", "dialect", "arguments"),
+        *("errors", "alone", "whole", "reading", "wording", "seeds", "dialect", "arguments"),
         *("images", "clips", "ops", "models", "text"),
         *("flow", "graphs", "quant", "weights", "adapters", "pipelines", "eval", "bench", "data", "train"),
         *("pocket", "recipes", "serve", "comfy", "gym", "cli", "__main__"),

@@ -186,7 +186,7 @@ def test_dpg_goes_by_the_names_of_prompts(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert found[0] == found[1]
     assert found[0].value == 50  # the mean of 0 and 100
     assert found[0].details == {"attribute": 100, "entity": 50}
-    with pytest.raises(DataError, match="no question for 1 prompts, such as 2"):
+    with pytest.raises(DataError, match="no question for 1 prompt, such as 2"):
         measure("dpg", draw(tmp_path / "pictures", 3), tools)
 
 

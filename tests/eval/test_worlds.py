@@ -143,7 +143,7 @@ def test_retrieval_counts_clips_nearest_to_their_own_truth() -> None:
     assert retrieved(drawn, truths) == [False, True, True]
     assert retrieved(truths, drawn) == [True, True, True], "60 is what is nearest to 0"
     assert retrieved([truths[0], truths[0]], [truths[0], truths[0]]) == [False, False], "a tie is no answer"
-    with pytest.raises(SettingsError, match="1 clips and 3 true ones"):
+    with pytest.raises(SettingsError, match="1 clip and 3 true"):
         retrieved(drawn[:1], truths)
 
 

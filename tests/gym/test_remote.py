@@ -108,7 +108,7 @@ def test_the_servers_words_are_the_errors(address: str, image: Path) -> None:
     walk, env._walk = env._walk, {"id": "walk_of_nobody"}
     with pytest.raises(SettingsError, match="There is no such walk"):
         env.step(held_keys("w"))
-    with pytest.raises(SettingsError, match="1 walks are under way"):
+    with pytest.raises(SettingsError, match="1 walk is under way"):
         RemoteWorldEnv(address, image, fov=60)
     env._walk = walk
     env.close()

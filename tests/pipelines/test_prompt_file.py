@@ -151,6 +151,7 @@ def test_two_rows_with_one_name_are_refused(tmp_path: Path, first: str, second: 
         ('"a fox"', "not a JSON object"),
         ("{}", '"prompt" is missing'),
         ('{"prompt": 5}', "must be text"),
+        ('{"prompt": "a", "seed": 1, "seed": 2}', "it says 'seed' twice"),
         ('{"prompt": "a", "promt": 1}', "'promt'"),
         ('{"prompt": "a", "steps": 2.5}', "steps"),
         ('{"prompt": "a", "steps": true}', "steps"),

@@ -110,7 +110,7 @@ def test_it_tells_how_to_call_it_and_sigterm_lets_what_is_drawn_come_to_its_end(
     assert [line for line in lines if line.startswith("event: ")][-1] == "event: image_generation.completed"
     assert code == 0
     assert "POST /v1/images/generations 200" in log
-    assert "Stopping: 1 images are left to draw, in at most 30 s." in log
+    assert "Stopping: 1 image left to draw, in at most 30 s." in log
     assert "Stopped: 0 jobs are back in the queue" in log
     assert "red apple" not in log
     assert "Traceback" not in log
@@ -134,7 +134,7 @@ def test_what_takes_longer_than_the_drain_ends_with_an_error_and_its_job_waits_f
     assert "Traceback" not in log
     error = json.loads(lines[lines.index("event: error") + 1].removeprefix("data: "))
     assert error["error"]["code"] == "closing"
-    assert re.search(r"Stopping: [58] images are left", log)
+    assert re.search(r"Stopping: [58] images left", log)
     assert "Stopped: 1 jobs are back in the queue" in log
     again = serve("--max-steps", "1000")
     assert httpx.get(f"{again.address}/v1/jobs/{job}").json()["status"] in ("queued", "running")

@@ -10,6 +10,7 @@ import typer
 
 from sanakit.cli.data.unused import warn_unused
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar, size_in_bytes
+from sanakit.wording import counted
 
 _LEFT_OUT = {"images": "small or narrow", "clips": "small, narrow or short"}
 NAMED = 20  # cut captions that are listed; --json has all
@@ -104,7 +105,8 @@ def cache(
         print(f"Warning: {line}", file=sys.stderr)
     if len(built.cut) > NAMED:
         print(f"Warning: and {len(built.cut) - NAMED:,} more: --json lists them", file=sys.stderr)
-    parts = [f"{built.pictures:,} {built.samples}", size_in_bytes(built.size), f"{built.shards:,} shards"]
+    cached = counted(built.pictures, built.samples.removesuffix("s"))
+    parts = [cached, size_in_bytes(built.size), counted(built.shards, "shard")]
     parts += [f"{built.kept:,} were before"] if built.kept else []
     parts += [f"{len(built.broken):,} broken"] if built.broken else []
     parts += [f"{len(built.left_out):,} too {_LEFT_OUT[built.samples]}"] if built.left_out else []
@@ -144,11 +146,11 @@ def _announce(plan: Any) -> str:
     about = plan.about
     said = (
         f"{len(plan.buckets):,} of {about.pictures:,} {about.samples} at {about.resolution} px in "
-        f"{len(about.sizes)} sizes{_lengths(about)}: latents {size_in_bytes(plan.latent_bytes)}"
+        f"{counted(len(about.sizes), 'size')}{_lengths(about)}: latents {size_in_bytes(plan.latent_bytes)}"
     )
     if plan.text_bytes:
         said += (
-            f", text features about {size_in_bytes(plan.text_bytes)} ({plan.captions:,} captions of "
+            f", text features about {size_in_bytes(plan.text_bytes)} ({counted(plan.captions, 'caption')} of "
             f"{plan.tokens:.0f} tokens, {about.text_width} wide)"
         )
     return f"{said}; {size_in_bytes(plan.free_bytes)} free."

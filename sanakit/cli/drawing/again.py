@@ -91,10 +91,16 @@ def told_of(context: typer.Context) -> list[str]:
 
 def _own(recall: Recall, facts: ImageFacts, image: Path) -> None:
     """Fill in what a file of ours tells besides plain settings."""
+    from sanakit.images.settings import GRID
     from sanakit.weights.find.catalog import CATALOG
     from sanakit.weights.fingerprint import first_digits, other_weights
 
     settings = facts.settings
+    if GRID[0] in settings:
+        raise SettingsError(
+            f"{image} is a grid of images, and --from draws a single one: draw the grid on the page of `sana "
+            "ui`, under X/Y grid."
+        )
     recall.fill(_OURS_LEFT_OUT)
     name, digits = str(settings["model"]), str(settings.get("fingerprint", ""))
     if "model" not in recall.typed:

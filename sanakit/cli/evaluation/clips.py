@@ -12,6 +12,7 @@ from sanakit.alone import alone_in
 from sanakit.cli.evaluation.output import output_folder, tell_report
 from sanakit.cli.terminal import progress_bar
 from sanakit.errors import SettingsError
+from sanakit.wording import counted
 
 if TYPE_CHECKING:
     from sanakit.eval.clip_measures import ClipFigures
@@ -78,8 +79,7 @@ def evaluate_clips(
 
 def print_figures(name: str, figures: ClipFigures) -> None:
     """Print a figure, its parts, and those of each clip if there are several."""
-    count = "1 clip" if figures.clips == 1 else f"{figures.clips} clips"
-    print(f"{name:<24}{figures.value:10.4g}  {count}, by {figures.by}")
+    print(f"{name:<24}{figures.value:10.4g}  {counted(figures.clips, 'clip')}, by {figures.by}")
     for part, value in figures.details.items():
         print(f"  {part:<22}{value:10.4g}")
     for clip, parts in figures.each.items() if figures.clips > 1 else ():

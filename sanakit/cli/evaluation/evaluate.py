@@ -23,6 +23,7 @@ from sanakit.cli.evaluation.video import evaluate_video_model, measures_video
 from sanakit.cli.evaluation.worlds import evaluate_worlds, measures_worlds
 from sanakit.cli.terminal import AsJson, Debug, print_json, progress_bar
 from sanakit.errors import SettingsError
+from sanakit.wording import counted
 
 if TYPE_CHECKING:
     from sanakit.eval.folder import ImageCase
@@ -263,7 +264,7 @@ def _measure(
 
 
 def _print_figures(name: str, figures: Figures) -> None:
-    print(f"{name:<14}{figures.value:10.4g}  {figures.pictures} images, by {figures.by}")
+    print(f"{name:<14}{figures.value:10.4g}  {counted(figures.pictures, 'image')}, by {figures.by}")
     for part, value in figures.details.items():
         print(f"  {part:<24}{value:.4g}")
 

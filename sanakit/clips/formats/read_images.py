@@ -16,6 +16,7 @@ from sanakit.clips.formats.container import not_a_clip
 from sanakit.clips.settings import settings_from
 from sanakit.errors import SettingsError
 from sanakit.images.opening import flatten
+from sanakit.wording import counted
 
 _CODECS = {"WebP": "webp", "GIF": "gif", "PNG": "apng"}
 
@@ -39,7 +40,8 @@ class ImageFrames:
         rate, constant = rate_of(self.ticks, self.end, self.base, () if stored is None else (stored,))
         notes = ()
         if animation.slowed:
-            notes = (f"{animation.slowed} frames state 10 ms or less; they last 100 ms, as in browsers.",)
+            words = "frame states 10 ms or less; it lasts", "frames state 10 ms or less; they last"
+            notes = (f"{counted(animation.slowed, *words)} 100 ms, as in browsers.",)
         self.facts = ClipFacts(
             path=path,
             format="APNG" if file_format == "PNG" else file_format,

@@ -46,6 +46,7 @@ from sanakit.errors import DataError, OutputError, WeightsError
 from sanakit.models.world.camera import CAMERA_NUMBERS
 from sanakit.weights.read.files import TensorFiles
 from sanakit.whole import ABANDONED, sweep, written_whole
+from sanakit.wording import counted
 
 LATENTS, TEXT = torch.float16, torch.bfloat16  # how they are stored
 
@@ -262,7 +263,9 @@ def _open_shard(folder: Path, shard: Shard) -> TensorFiles:
         reason = str(error).removesuffix(" Download or export it again.")
         raise DataError(f"{path} is damaged: {reason} Delete it. {AGAIN}") from None
     if images != shard.pictures:
-        raise DataError(f"{path} holds {images} images instead of {shard.pictures}: delete it. {AGAIN}")
+        raise DataError(
+            f"{path} holds {counted(images, 'image')} instead of {shard.pictures}: delete it. {AGAIN}"
+        )
     return file
 
 

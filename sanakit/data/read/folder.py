@@ -28,6 +28,7 @@ from sanakit.data.read.pairs import CAPTION_READERS, paired
 from sanakit.data.read.sidecar import SIDECAR
 from sanakit.data.read.source import Names, fingerprint_of
 from sanakit.errors import DataError, MissingExtraError, SettingsError
+from sanakit.reading import named_once
 
 TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _NAME = "file_name"  # the column with an image's path, relative to its table
@@ -184,7 +185,7 @@ def _rows(path: Path) -> Iterator[Any]:
                 yield from _csv_rows(path, file)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                yield from (json.loads(line) for line in file if line.strip())
+                yield from (json.loads(line, object_pairs_hook=named_once) for line in file if line.strip())
     except (ValueError, OSError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}): repair or remove it.") from None
 

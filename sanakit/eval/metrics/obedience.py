@@ -24,6 +24,7 @@ from torch import Tensor
 from sanakit.errors import SettingsError
 from sanakit.eval.metrics.similarity import psnr
 from sanakit.images.image import from_levels
+from sanakit.wording import counted
 
 GROWTHS = tuple(1.04**step for step in range(-10, 11))  # that are looked for: 0.68 to 1.48
 LEAST_SHIFT, LEAST_GROWTH = 1.0, 1.02  # pixels, and a factor, below which nothing has moved
@@ -128,8 +129,8 @@ def retrieved(drawn: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list
     shapes = {clip.shape for clip in (*drawn, *truths)}
     if len(drawn) != len(truths) or len(drawn) < 2 or len(shapes) > 1:
         raise SettingsError(
-            f"{len(drawn)} clips and {len(truths)} true ones of {len(shapes)} shapes came: pass one of each "
-            "for every path, at least two, of one shape."
+            f"{counted(len(drawn), 'clip')} and {len(truths)} true of {counted(len(shapes), 'shape')} came: "
+            "pass one of each for every path, at least two, of one shape."
         )
     wanted = torch.stack([_images(clip[1:]) for clip in truths])  # K T-1 3 H W
     errors = torch.stack([(wanted - _images(clip[1:])).square().flatten(1).mean(1) for clip in drawn])

@@ -28,7 +28,8 @@ class FrameRule:
             below = 1 + max(frames - 1, 0) // step * step
             raise SizeError(
                 f"A clip of {frames} frames has no whole number of latents: use {below} or {below + step} "
-                f"frames (1 + a multiple of {step})."
+                f"frames (1 + a multiple of {step}).",
+                setting="frames",
             )
         return 1 + (frames - 1) // step
 

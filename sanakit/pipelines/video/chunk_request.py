@@ -19,6 +19,7 @@ from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths
 from sanakit.text.prompt_weights import WeightedText, read_all
 from sanakit.text.video import with_motion
 from sanakit.weights.video.settings import ChunkSettings
+from sanakit.wording import counted
 
 SPLIT = "<split>"  # between the prompts of chunks
 FEW_STEP = "few-step"  # the solver's name, in the settings of a clip
@@ -109,8 +110,8 @@ def check_chunks(
         parts = split_prompt(prompt)
         if len(parts) > count:
             raise SettingsError(
-                f"{len(parts)} prompts came for {count} chunks of {chunks.length} latent frames: pass "
-                f"from 1 to {count}, or ask for more frames.",
+                f"{len(parts)} prompts came for {counted(count, 'chunk')} of {chunks.length} latent frames: "
+                f"pass at most {count}, or ask for more frames.",
                 setting="prompt",
             )
         if len(parts) > 1 and guided and dialect == "native":

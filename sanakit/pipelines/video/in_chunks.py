@@ -32,6 +32,7 @@ from sanakit.pipelines.video.request import ClipRequest
 from sanakit.pipelines.video.result import ClipResult, ClipStep, LastClipStep
 from sanakit.pipelines.video.streaming import LatentChunk, chunk_lengths, decoded, stream
 from sanakit.text.prompt_weights import fitted
+from sanakit.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -167,7 +168,8 @@ def going_on(request: ClipRequest, after: Sequence[ClipChunk], seed: int | None)
     count = len(chunk_lengths(total - point.frames, plan.length))
     if len(plan.prompts[0]) > count:
         raise SettingsError(
-            f"{len(plan.prompts[0])} prompts came for {count} chunks to draw: pass from 1 to {count}."
+            f"{len(plan.prompts[0])} prompts came for {counted(count, 'chunk')} to draw: pass at "
+            f"most {count}."
         )
     told = {name: value for name, value in request.metadata[0].items() if seed is not None or name != "seed"}
     told["begins_with"] = "a clip"

@@ -36,6 +36,7 @@ from sanakit.pipelines.memory import (
 )
 from sanakit.pipelines.video.decoding import GROUP
 from sanakit.pipelines.video.request import ClipRequest
+from sanakit.wording import counted
 
 CHUNKS = (4, 2, 1)  # latents along time that are decoded at a time where the whole does not fit
 MOST_WHOLE = 2**30  # bytes of a decoded clip in float32 up to which it is decoded whole, if that fits
@@ -191,7 +192,8 @@ class ClipPlanner:
     def _refusal(self, work: ClipWork, limit: int) -> str:
         rule, cells = self.codec.config.frame_rule, work.cells
         height, width = self._pixels(cells)
-        what = f"{rule.frames(cells.frames)} frames of {width}x{height} px"
+        size, frames = f"of {width}x{height} px", rule.frames(cells.frames)
+        what = counted(frames, f"frame {size} does", f"frames {size} do")
         enough = in_words(self._least(work).peak * 103 // 100)  # another process may begin with a little more
 
         def fits(shape: LatentShape) -> bool:
@@ -201,12 +203,12 @@ class ClipPlanner:
         told = []
         fewer = (replace(cells, frames=frames) for frames in range(cells.frames - 1, 0, -1))
         if shape := next(filter(fits, fewer), None):
-            told.append(f"{rule.frames(shape.frames)} frames")
+            told.append(counted(rule.frames(shape.frames), "frame"))
         if shape := next(filter(fits, self._smaller(cells)), None):
             height, width = self._pixels(shape)
             told.append(f"{width}x{height} px")
         instead = f", or draw {' or '.join(told)}" if told else ""
-        return f"{what} do not fit in {in_words(limit)}: allow at least {enough}{instead}."
+        return f"{what} not fit in {in_words(limit)}: allow at least {enough}{instead}."
 
     def _smaller(self, cells: LatentShape) -> Iterator[LatentShape]:
         """Yield other sizes of clips, the largest first: those that it learned, or any of this shape."""

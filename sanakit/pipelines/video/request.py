@@ -49,6 +49,7 @@ from sanakit.weights.video.settings import (
     load_video_configs,
     load_video_settings,
 )
+from sanakit.wording import counted
 
 MAX_CLIPS = 64  # of one call
 
@@ -385,11 +386,12 @@ def _drawn_size(spec: VideoSpec, width: int, height: int, binned: bool, notes: l
 
 def _cells(spec: VideoSpec, frames: int, drawn: tuple[int, int]) -> ClipShape:
     """Return the size of a clip's latents. Raises SizeError for more positions than the model knows."""
-    latents, most = spec.rule.latents(frames), spec.max_positions
+    latents, most, size = spec.rule.latents(frames), spec.max_positions, f"of {drawn[1]}x{drawn[0]} px"
     if max(latents, *(side // spec.unit for side in drawn)) > most:
         raise SizeError(
-            f"{frames} frames of {drawn[1]}x{drawn[0]} px are more than {spec.settings.shared.name} knows "
-            f"positions for: at most {spec.rule.frames(most)} frames, and sides of {most * spec.unit} px."
+            f"{counted(frames, f'frame {size} is', f'frames {size} are')} more than "
+            f"{spec.settings.shared.name} knows positions for: at most {spec.rule.frames(most)} frames, and "
+            f"sides of {most * spec.unit} px."
         )
     height, width = (side // spec.compression for side in drawn)
     return ClipShape(spec.latent_channels, latents, height, width)

@@ -23,6 +23,7 @@ from sanakit.images.image import to_tensor
 from sanakit.images.opening import flatten
 from sanakit.models.video.frame_rule import FrameRule
 from sanakit.pipelines.control import SAME_SHAPE
+from sanakit.wording import counted
 
 
 def conditioning_frame(image: Image.Image, size: tuple[int, int], notes: list[str]) -> Tensor:
@@ -50,7 +51,7 @@ def frames_of(clip: VideoClip, frames: int | None, usual: int, rule: FrameRule, 
         frames = rule.frames(1 + (min(there, usual) - 1) // rule.per_latent)
     elif frames > there:
         raise SettingsError(
-            f"The clip has {there} frames, not {frames}: ask for fewer, or give a longer clip."
+            f"The clip has {counted(there, 'frame')}, not {frames}: ask for fewer, or give a longer clip."
         )
     if frames < there:
         notes.append(f"The first {frames} of the clip's {there} frames are redrawn, the others left out.")

@@ -25,6 +25,7 @@ from sanakit.models.contracts import VideoCodec
 from sanakit.models.sana import TextContext
 from sanakit.pipelines.memory import memory_limit
 from sanakit.pipelines.video.chunks import ChunkSampler, ClipPoint
+from sanakit.wording import counted
 
 
 def chunk_lengths(frames: int, chunk: int = LONG_SANA_CHUNK) -> list[int]:
@@ -79,8 +80,8 @@ def stream(
     lengths = chunk_lengths(frames, chunk)
     if not prompts or len(prompts) > len(lengths):
         raise SettingsError(
-            f"{len(prompts)} prompts came for {len(lengths)} chunks of {chunk} latent frames: pass from 1 to "
-            f"{len(lengths)}, or draw more frames."
+            f"{len(prompts)} prompts came for {counted(len(lengths), 'chunk')} of {chunk} latent frames: "
+            f"pass from 1 to {len(lengths)}, or draw more frames."
         )
     if (image is not None) + (given is not None) + bool(point.frames) > 1:
         raise SettingsError(

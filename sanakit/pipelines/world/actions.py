@@ -173,7 +173,8 @@ def parse_actions(text: str) -> list[frozenset[str]]:
 def find_dialect(name: str) -> ActionDialect:
     """Return the dialect of that name. Raises SettingsError."""
     if name not in ACTION_DIALECTS:
-        raise SettingsError(f"{name!r} is not a dialect of keys: use {' or '.join(ACTION_DIALECTS)}.")
+        text = f"{name!r} is not a dialect of keys: use {' or '.join(ACTION_DIALECTS)}."
+        raise SettingsError(text, setting="keys")
     return ACTION_DIALECTS[name]
 
 

@@ -36,6 +36,7 @@ from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.pipelines.world.actions import MOST_FRAMES, TURNING, Walker, find_dialect, parse_actions
 from sanakit.pipelines.world.paths import check_poses
 from sanakit.pipelines.world.request import WorldRequest
+from sanakit.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -163,8 +164,8 @@ class LiveWorld:
         for done in range(whole_number("chunks", chunks, 1, MOST_FRAMES)):
             if moment.before is None:
                 raise SettingsError(
-                    f"{chunks} chunks cannot be undone, but {done}: enter with a larger `undo`, or restore a "
-                    "snapshot."
+                    f"{counted(chunks, 'chunk')} cannot be undone, but {done}: enter with a larger `undo`, "
+                    "or restore a snapshot."
                 )
             moment = moment.before
         self._moment = moment
@@ -179,8 +180,8 @@ class LiveWorld:
             below = frames // whole * whole
             nearest = f"{below} or {below + whole}" if below else f"{whole}"
             raise SettingsError(
-                f"The move takes {frames} frames, but this world goes on by {whole} at a time: make them "
-                f"{nearest} in all."
+                f"The move takes {counted(frames, 'frame')}, but this world goes on by {whole} at a time: "
+                f"make them {nearest} in all."
             )
 
     def _chunk(self, poses: Tensor, walker: Walker) -> np.ndarray:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sanakit.clips.counts import natural_key
 from sanakit.errors import OutputError, SettingsError
-from sanakit.reading import read_text
+from sanakit.reading import named_once, read_text
 from sanakit.whole import written_whole
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
@@ -100,7 +100,7 @@ def read_path(path: str | os.PathLike[str]) -> CameraPath:
 def read_named_path(path: str | os.PathLike[str]) -> tuple[CameraPath, tuple[str, ...]]:
     """Read a camera path as `read_path` does, and the names of its images; (): the file has none."""
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_text(path), object_pairs_hook=named_once)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read ({error.strerror}): check the path.") from None
     except (ValueError, RecursionError) as error:

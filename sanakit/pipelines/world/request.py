@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from sanakit.arguments import OF_WORLDS, check_arguments
-from sanakit.errors import SettingsError
+from sanakit.errors import SettingsError, of_setting
 from sanakit.images.image import Metadata
 from sanakit.images.opening import flatten
 from sanakit.models.world.camera import CameraInputs, camera_inputs
@@ -31,6 +31,7 @@ from sanakit.pipelines.video.result import ClipOutput
 from sanakit.pipelines.video.source import SAME_SHAPE
 from sanakit.pipelines.world.actions import TURNING, action_poses, find_dialect
 from sanakit.pipelines.world.paths import CameraPath, check_poses, pinhole
+from sanakit.wording import counted
 
 FOV = 60.0  # degrees across, where no lens is known
 FOV_RANGE = (25.0, 120.0)  # that SANA-WM was trained on
@@ -98,9 +99,11 @@ def check_world_request(
     """
     check_arguments(others, WorldDrawSettings.__annotations__, OF_WORLDS)
     if path is None:
-        raise SettingsError('The camera path is missing: pass path, such as path="w-24,d-48".')
+        text = 'The camera path is missing: pass path, such as path="w-24,d-48".'
+        raise SettingsError(text, setting="path")
     if not isinstance(image, Image.Image):
-        raise SettingsError(f"The image came as {type(image).__name__}: open it with PIL.Image.open.")
+        text = f"The image came as {type(image).__name__}: open it with PIL.Image.open."
+        raise SettingsError(text, setting="image")
     image, own, notes = flatten(image), spec.settings, list[str]()
     seen, told = _camera_path(path, keys, fov, intrinsics, image.size, notes)
     width = own.shared.width if width is None else plain(width)
@@ -173,11 +176,13 @@ def lens_of(fov: float | None, intrinsics: Lens | None, size: tuple[int, int]) -
     lens = torch.as_tensor(intrinsics, dtype=torch.float64)
     if lens.shape != (4,) or not bool(torch.isfinite(lens).all()) or not bool((lens[:2] > 0).all()):
         raise SettingsError(
-            f"intrinsics are {lens.tolist()}: pass fx, fy, cx, cy in pixels of the image, fx and fy above 0."
+            f"intrinsics are {lens.tolist()}: pass fx, fy, cx, cy in pixels of the image, fx and fy above 0.",
+            setting="intrinsics",
         )
     return lens
 
 
+@of_setting("fov")
 def _angle(fov: float) -> float:
     fov, (least, most) = plain(fov), FOV_RANGE
     if isinstance(fov, bool) or not isinstance(fov, int | float) or not least <= fov <= most:
@@ -243,8 +248,8 @@ def _frames(path: CameraPath, frames: int | None, spec: VideoSpec, notes: list[s
     found = rule.frames(1 + (there - 1) // rule.per_latent)
     if found == 1:
         raise SettingsError(
-            f"The path has {there} frames with its start; {rule.frames(2)} are the fewest that can be drawn. "
-            f"Go {rule.per_latent} frames or further."
+            f"The path has {counted(there, 'frame')} with its start; {rule.frames(2)} are the fewest that "
+            f"can be drawn. Go {rule.per_latent} frames or further."
         )
     if frames is not None:
         frames = whole_number("frames", frames, 1, there)

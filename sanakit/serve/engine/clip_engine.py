@@ -29,6 +29,7 @@ from sanakit.pipelines.video.text_to_video import TextToVideo
 from sanakit.serve.engine.ticket import AcceptedRequest, Failed, Finished, Stepped
 from sanakit.serve.engine.worker import Worker
 from sanakit.weights.find.resolve import resolve
+from sanakit.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,9 @@ class ClipEngine(Worker):
             self._check_open()
             if len(self._waiting) >= self.max_waiting:
                 self._counts["refused"] += 1
-                raise BusyError(f"{len(self._waiting)} clips are already waiting: try again later.")
+                raise BusyError(
+                    f"{counted(len(self._waiting), 'clip is', 'clips are')} already waiting: try again later."
+                )
             self._waiting.append(ticket)
             self._condition.notify()
         return ticket

@@ -44,6 +44,7 @@ from sanakit.serve.engine.steering import NamedControl, chosen, prepared
 from sanakit.serve.engine.ticket import Event, Failed, Finished, Stepped, Ticket
 from sanakit.serve.engine.worker import Worker
 from sanakit.text.prompt_weights import weigh
+from sanakit.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,9 @@ class Engine(Worker):
             waiting = sum(len(group.waiting) for group in self._turns.groups.values())
             if waiting and waiting + request.num_images > self.max_waiting:
                 self._counts["refused"] += 1
-                raise BusyError(f"{waiting} images are already waiting: try again later.")
+                raise BusyError(
+                    f"{counted(waiting, 'image is', 'images are')} already waiting: try again later."
+                )
             pixels = source_pixels(request)
             if pixels and waiting and pixels + self._turns.source_pixels() > SOURCE_PIXELS:
                 self._counts["refused"] += 1

@@ -26,6 +26,7 @@ from sanakit.pipelines.world.actions import Walker, parse_actions
 from sanakit.pipelines.world.live import LiveWorld, Moment
 from sanakit.pipelines.world.paths import CameraPath, check_poses
 from sanakit.serve.engine.recording import Recording
+from sanakit.wording import counted
 
 MOST_MOMENTS = 2000  # of one walk, all branches together
 MOST_CHUNKS = 16  # of one move
@@ -116,7 +117,7 @@ class Walk:
         count, whole = len(held if held is not None else poses), self.chunk_frames  # pyright: ignore
         if count % whole or count > MOST_CHUNKS * whole:
             raise SettingsError(
-                f"The move takes {count} frames: make them {whole}, or a multiple of it up to "
+                f"The move takes {counted(count, 'frame')}: make them {whole}, or a multiple of it up to "
                 f"{MOST_CHUNKS * whole}."
             )
         frames = self.check(moment).frames + count

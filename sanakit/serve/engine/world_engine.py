@@ -37,6 +37,7 @@ from sanakit.serve.engine.walk_requests import ChunkTicket, EnterTicket, WalkReq
 from sanakit.serve.engine.worker import Worker
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.video.settings import load_world_configs, load_world_settings
+from sanakit.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +150,8 @@ class WorldEngine(Worker):
             if len(self._walks) + len(self._entering) >= self.max_walks:
                 self._counts["refused"] += 1
                 raise BusyError(
-                    f"{self.max_walks} walks are under way, as many as this server has room for: end one, or "
-                    "try again later."
+                    f"{counted(self.max_walks, 'walk is', 'walks are')} under way, as many as this server "
+                    "has room for: end one, or try again later."
                 )
             self._entering.add(ticket)
             self._waiting.append(ticket)

@@ -109,7 +109,7 @@ _KNOWN: list[tuple[type[Exception], int, str, str | None, str | None, bool]] = [
 ]
 # Settings that bodies have by another name.
 _FIELDS = {
-    **{"num_images": "n", "width": "size", "height": "size"},
+    **{"num_images": "n", "width": "size", "height": "size", "rate": "fps"},
     **dict.fromkeys(("control_kind", "control_scale", "control_start", "control_end"), "control"),
 }
 

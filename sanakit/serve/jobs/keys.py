@@ -31,6 +31,7 @@ from sanakit.errors import SettingsError, StorageError
 from sanakit.serve.jobs.columns import DAMAGED, damage, mended
 from sanakit.serve.jobs.database import Database, now
 from sanakit.serve.jobs.schema import Base
+from sanakit.wording import counted
 
 PREFIX = "sk-sana-"
 WRONG_KEYS_A_MINUTE = 20  # from one address, before the answer is "wait"
@@ -213,7 +214,9 @@ class KeyStore:
                 raise StorageError(_sentence(key, f"on {day}, {wrong}"))
             if key.per_day is not None and usage.pictures + num_images > key.per_day:
                 midnight = datetime.combine(day + timedelta(days=1), datetime.min.time(), UTC)
-                sentence = f"This key may make {key.per_day} images a day (UTC), and too few are left."
+                sentence = (
+                    f"This key may make {counted(key.per_day, 'image')} a day (UTC), and too few are left."
+                )
                 return Refusal(max(1, math.ceil((midnight - time).total_seconds())), sentence)
             usage.pictures += num_images
             session.add(usage)

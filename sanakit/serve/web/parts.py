@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from sanakit.images.opening import in_srgb, open_image, upright
 from sanakit.serve.engine.decoding import DecodingTurns, header_size
 from sanakit.serve.web.kept.details import Details, make_details
 from sanakit.serve.web.kept.tiles import make_tiles
+from sanakit.serve.web.messages import sentence_at
 from sanakit.serve.web.studio import BEYOND, MOST_MARGIN, PAINTED, WHOLE
 from sanakit.serve.web.style import SWITCH_SHADE
 from sanakit.serve.web.view import EMPTY
@@ -150,7 +150,7 @@ def make_image_editor(
         placeholder=placeholder,
         buttons=["fullscreen"],
     )
-    image.convert_and_format_image = _in_turn(turns, _checked_layer)  # pyright: ignore[reportAttributeAccessIssue]
+    image.convert_and_format_image = _in_turn(turns, image)  # pyright: ignore[reportAttributeAccessIssue]
     return image
 
 
@@ -169,7 +169,7 @@ def make_first_frame(turns: DecodingTurns, elem_id: str, *, height: int, fullscr
         placeholder="Drop or choose an image",
         buttons=["fullscreen"] if fullscreen else [],
     )
-    image.preprocess = _in_turn(turns, _checked_layer)
+    image.preprocess = _in_turn(turns, image)
     return image
 
 
@@ -219,30 +219,28 @@ def chosen_name(names: list[str], chosen: gr.SelectData) -> str:
     return names[place]
 
 
-def _in_turn(turns: DecodingTurns, decode: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that decodes a layer of the editor once it is its turn."""
+def _in_turn(turns: DecodingTurns, field: gr.components.Component) -> Callable[..., Image.Image | None]:
+    """Return a function that decodes an image of a field once it is its turn; its errors are told there."""
 
-    def decode_in_turn(file: Any, *options: Any, **more: Any) -> Any:
+    def decode_in_turn(file: Any, flatten_on_white: bool = False) -> Image.Image | None:
         is_data = isinstance(file, bytes | bytearray | memoryview)
         place = io.BytesIO(file) if is_data else getattr(file, "path", "")
         width, height = header_size(place)
         try:
             with turns.turn(width * height):
-                return decode(file, *options, **more)
+                return _checked_layer(file)
         except SanaError as error:
-            raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+            sentence = sentence_at(str(error), field)
+            raise gr.Error(sentence, title="Not possible", print_exception=False) from None
 
     return decode_in_turn
 
 
-def _checked_layer(file: Any, flatten_on_white: bool = False) -> Image.Image | None:
+def _checked_layer(file: Any) -> Image.Image | None:
     """Decode a layer of the editor, in place of Gradio's own way, which does not look at its size before."""
     if file is None:
         return None
-    try:
-        if getattr(file, "path", file) is None:  # an address, or the image itself as text
-            raise SettingsError("The image did not come as a file: upload it.")
-        raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
-        return in_srgb(upright(open_image(io.BytesIO(raw), "The image"))).convert("RGBA")
-    except SanaError as error:
-        raise gr.Error(escape(str(error)), title="Not possible", print_exception=False) from None
+    if getattr(file, "path", file) is None:  # an address, or the image itself as text
+        raise SettingsError("The image did not come as a file: upload it.")
+    raw = file if isinstance(file, bytes | bytearray | memoryview) else Path(file.path).read_bytes()
+    return in_srgb(upright(open_image(io.BytesIO(raw), "The image"))).convert("RGBA")

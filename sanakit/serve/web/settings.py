@@ -18,6 +18,7 @@ from sanakit.dialect import USUAL, check_dialect
 from sanakit.errors import SettingsError, of_setting
 from sanakit.flow.guidance_kinds import PLAIN, read_kind
 from sanakit.images.image import BINNED_SAMPLE_SIZES, Metadata, nearest_bin
+from sanakit.images.settings import GRID
 from sanakit.pipelines.control import recorded_controls
 from sanakit.pipelines.request import MAX_IMAGES, MAX_SEED, ModelSpec, whole_number
 from sanakit.serve.engine.steering import NamedControl
@@ -30,7 +31,6 @@ MOST_EXAMPLES = 8  # prompts that the page shows
 MOST_STEPS, MOST_GUIDANCE = 100, 20.0  # as far as the sliders go
 SOURCE = "source.png"  # stands for the visitor's file, whose place only they know
 CONTROL = "control.png"  # likewise, of what steered it
-GRID = "grid_across"  # among the settings of a grid's sheet
 
 # Text added to the prompt, where a model's folder names no styles: the published models know words that
 # captions are full of.
@@ -204,7 +204,7 @@ def command_line(metadata: Metadata) -> str:
     An edit's own source (and mask) cannot be known to a server: `source.png` stands for it, and `control.png`
     for what steered it. The command has one control image: for several a comment says how to go on.
     """
-    if GRID in metadata:
+    if GRID[0] in metadata:
         return "# a grid of images: draw it on the page, under X/Y grid"
     steered = recorded_controls(metadata.get("control", ""))
     if len(steered) > 1:
@@ -269,7 +269,7 @@ def drawn_by(metadata: Metadata, specs: Mapping[str, ModelSpec], chosen: str) ->
     if own not in specs:
         notes.append(f"It was drawn by {own[:100]}, missing here; {chosen} draws another image.")
     model = own if own in specs else chosen
-    grid = "It is a grid of images: these are the settings of its first one." if GRID in metadata else ""
+    grid = "It is a grid of images: these are the settings of its first one." if GRID[0] in metadata else ""
     found = other_dialect(metadata, specs[model]), other_control(metadata), grid
     return model, notes + [note for note in found if note]
 

@@ -77,11 +77,17 @@ def processes(work: str = "training") -> Iterator[Share]:
     """Join the processes that torchrun has started, for the length of a `with`; alone, nothing happens.
 
     work: what they do together, in messages. When one of them fails with a sentence for the user, the others
-    raise PeerError with the same sentence; when one dies without a word, PeerError says so.
+    raise PeerError with the same sentence; when one dies without a word, PeerError says so. Raises
+    SettingsError where WORLD_SIZE is set without RANK, as some clusters do.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield current_share()
         return
+    if "RANK" not in os.environ:
+        raise SettingsError(
+            "WORLD_SIZE tells of several processes, but RANK is not set: start them with torchrun, or unset "
+            "WORLD_SIZE."
+        )
     device = training_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -18,6 +18,7 @@ from sanakit.train.report import writing
 from sanakit.train.runs.images import COUNTED, TrainedImages
 from sanakit.train.state.checkpoint import has_checkpoint
 from sanakit.whole import written_whole
+from sanakit.wording import counted
 
 REPORT = "report.json"  # in the run's folder
 
@@ -42,7 +43,8 @@ class ImageReport:
         sizes = [{"width": w, "height": h, "pictures": len(numbers)} for (h, w), numbers in buckets]
         each = {str(count): self.captions[count] for count in sorted(self.captions)}
         lines = [str(found)]
-        lines += [f"{len(self.held_out)} images are held out to measure on."] if self.held_out else []
+        if self.held_out:
+            lines.append(f"{counted(len(self.held_out), 'image is', 'images are')} held out to measure on.")
         shapes = ", ".join(f"{size['width']}x{size['height']}: {size['pictures']}" for size in sizes)
         lines.append(f"Buckets: {shapes}.")
         share = f", of {self.captions.total()} images" if self.captions.total() == COUNTED else ""

@@ -42,6 +42,7 @@ from sanakit.weights import (
 from sanakit.weights.quantized import check_frozen, check_trainable
 from sanakit.weights.save import kept_settings
 from sanakit.weights.settings import ModelSettings
+from sanakit.wording import counted
 
 StrPath = str | os.PathLike[str]
 
@@ -104,7 +105,8 @@ def read_asked(place: str | Path, most: int = HELD_OUT) -> RewardedPrompts:
         [f"{place}: {', '.join(unused)} of its rows are not used: rewards see the prompt."] if unused else []
     )
     if len(prompts) < len(cases):
-        notes.append(f"{place}: {len(cases) - len(prompts)} prompts came again, and are left out.")
+        again = counted(len(cases) - len(prompts), "prompt that came again is", "prompts that came again are")
+        notes.append(f"{place}: {again} left out.")
     learned = [prompt for prompt in prompts if prompt not in held_out]
     return RewardedPrompts(
         prompts=learned,

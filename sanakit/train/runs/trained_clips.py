@@ -23,6 +23,7 @@ from sanakit.data.read.open import check_apart
 from sanakit.errors import DataError
 from sanakit.train.distributed.parallel import current_share, wait
 from sanakit.train.feeds.cached_data import fitting_cache, measured_on
+from sanakit.wording import counted
 
 StrPath = str | os.PathLike[str]
 
@@ -77,7 +78,7 @@ def open_trained_clips(
     told: list[str] = []
     if len(loader.buckets) >= HELD_OUT_FROM:
         loader = CachedLoader(cache, held_out=numbers, **settings)
-        told.append(f"{len(numbers)} clips are held out to measure on.")
+        told.append(f"{counted(len(numbers), 'clip is', 'clips are')} held out to measure on.")
     cameras = None
     if cache.about.cameras:
         cameras = torch.stack([cast(Tensor, cache[number].cameras) for number in numbers.tolist()])

@@ -17,7 +17,7 @@ from sanakit.models.sana import Sana
 from sanakit.models.video.sana_video import VideoConfig
 from sanakit.weights.control import PART, hint_of, open_controlnet
 from sanakit.weights.find import catalog, hub
-from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CONTROLNETS, CatalogEntry
+from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CONTROLNETS, SCORERS, CatalogEntry
 from sanakit.weights.find.resolve import (
     ModelSource,
     check_finished,
@@ -59,7 +59,7 @@ from sanakit.weights.settings import ModelSettings, load_settings, part_notes, u
 class PartDescription:
     """One network of a model. missing and unexpected are empty when it loads."""
 
-    kind: str  # transformer | autoencoder | video_autoencoder | text_encoder | controlnet | lora | foreign
+    kind: str  # as of `identify`: transformer, autoencoder, ...
     layout: str  # official | diffusers | "" when unknown
     size: str  # name of the size, or "unreleased size"
     parameters: int
@@ -96,6 +96,7 @@ def describe(path: str | os.PathLike[str]) -> Description:
     Raises ModelNotFoundError when nothing is there, WeightsError when it is damaged.
     """
     text = os.fspath(path)
+    text = os.fspath(SCORERS.get(text, text))
     entry = CATALOG.get(text)
     if entry is not None and entry.repo is not None:
         return _release(entry)

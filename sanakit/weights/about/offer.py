@@ -10,7 +10,7 @@ from sanakit.errors import WeightsError
 from sanakit.text.known_things import bare_name
 from sanakit.weights.about.inspect import describe
 from sanakit.weights.find.catalog import CATALOG, CLIP_MODELS, CatalogEntry
-from sanakit.weights.find.resolve import resolve
+from sanakit.weights.find.resolve import SCORER, resolve
 from sanakit.weights.known_things import load_known_things
 from sanakit.weights.settings import ModelSettings
 from sanakit.weights.video.settings import VideoSettings, load_video_settings
@@ -65,6 +65,8 @@ def offer(model: str | os.PathLike[str]) -> Offer:
             remedy += ", or walk or edit with it (`sana world`, `sana video --edit`)"
         elif found.kind == "controlnet":
             remedy += ", or steer a model by it with --control-model"
+        elif found.kind == SCORER:
+            remedy += ", or score with it (`sana data score`, `sana best-of --judge`)"
         raise WeightsError(f"{found.path} draws no images alone: {remedy}.")
     known = load_known_things(settings)
     names = [bare_name(phrase) for phrase in known.phrases[:BEST_KNOWN]] if known else []

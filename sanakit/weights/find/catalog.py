@@ -237,11 +237,14 @@ CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}
 CONTROLNETS = {"pocket-lines": _ASSETS / "pocket_lines"}
 # Embedded models of clips by name; what each of them is and knows stands in its folder.
 CLIP_MODELS = {"pocket-video": _ASSETS / "pocket_video"}
+# Embedded CLIPs by name, which score captions of images and draw nothing.
+SCORERS = {"pocket-clip": _ASSETS / "pocket_clip"}
 
 
-def find(name: str) -> CatalogEntry:
+def find(name: str, makes: str = "") -> CatalogEntry:
     """Return the entry called `name`.
 
+    makes: "clips" or "worlds": names of such models alone are told; "": those of all.
     Raises ModelNotFoundError for an unknown name: it lists the nearest ones and the other ways to name a
     model.
     >>> find("sana-1.6b-2k").width
@@ -249,12 +252,19 @@ def find(name: str) -> CatalogEntry:
     """
     if name in CATALOG:
         return CATALOG[name]
-    known = [*CATALOG, *CLIP_MODELS]
+    of_kind = {"clips": [*CLIP_MODELS], "worlds": []}
+    known = of_kind.get(makes, [*CATALOG, *CLIP_MODELS])
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4) or known[:3]
+    nearest = f" Nearest names: {', '.join(near)}." if near else ""
+    if makes:
+        raise ModelNotFoundError(
+            f"There is no model of {makes} named {name[:99]!r}.{nearest} A model can be a diffusers folder, "
+            "or a Hub repository written as organisation/name."
+        )
     raise ModelNotFoundError(
-        f"There is no model named {name[:99]!r}. Nearest names: {', '.join(near)}. A model can also be a "
-        "diffusers folder, a .safetensors or .pth file, or a Hub repository written as organisation/name; "
-        "`sana models` lists all names."
+        f"There is no model named {name[:99]!r}.{nearest} A model can also be a diffusers folder, a "
+        ".safetensors or .pth file, or a Hub repository written as organisation/name; `sana models` lists "
+        "all names."
     )
 
 

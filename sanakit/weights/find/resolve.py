@@ -21,6 +21,7 @@ OURS = "sanakit.json"  # defaults, precision rule, instruction: ours, ignored by
 FORMAT = 1  # of sanakit.json
 TEXT_OF = "text_encoder_of"  # key of sanakit.json: the embedded model whose text encoder a folder shares
 TEXT_PARTS = ("text_encoder", "tokenizer")
+SCORER = "clip_scorer"  # the kind of a CLIP, as `identify` tells it
 PLAIN = (
     *("SanaPipeline", "SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "SanaControlNetPipeline"),
     "SanaGraphs",
@@ -139,12 +140,15 @@ class ModelSource:
         return content
 
 
-def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> ModelSource:
+def resolve(
+    model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS, *, makes: str = ""
+) -> ModelSource:
     """Find a model, and download the named parts if it is on the Hub.
 
     model: a name of the catalog, of an embedded ControlNet or model of clips, a diffusers folder, a
     .safetensors or .pth file, or a Hub "organisation/name". A name takes precedence over a folder of that
-    name: write ./name for the folder.
+    name: write ./name for the folder. makes: "clips" or "worlds": of which it must be a model, as far as its
+    name tells; "": of anything.
     Raises ModelNotFoundError if the name matches nothing, WeightsError for an unsupported model.
     """
     text = os.fspath(model)
@@ -153,6 +157,10 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
             "The model's name is empty: use a catalog name (see `sana models`), or a path."
         )
     if text in CATALOG:
+        if makes and CATALOG[text].repo is not None:  # before gigabytes are downloaded
+            raise WeightsError(
+                f"{text} is a model of images: draw with `sana generate`, or name a model of {makes}."
+            )
         return _from_catalog(CATALOG[text], parts)
     if text in CONTROLNETS:
         return ModelSource(path=CONTROLNETS[text])
@@ -181,7 +189,7 @@ def resolve(model: str | os.PathLike[str], parts: Iterable[str] = hub.PARTS) -> 
         path = hub.fetch(text, parts, entry.variant if entry else None)
         guessed = entry is not None and text != entry.repo
         return ModelSource(path=path, entry=entry, guessed=guessed, notes=_class_notes(path))
-    return _from_catalog(catalog.find(text), parts)
+    return _from_catalog(catalog.find(text, makes), parts)
 
 
 def check_finished(path: Path) -> None:
@@ -251,8 +259,8 @@ def recognised(files: TensorFiles) -> tuple[str, str]:
 def identify(names: Iterable[str]) -> tuple[str, str]:
     """Identify a checkpoint by its tensors' names: (kind, layout).
 
-    kind: transformer, autoencoder, video_autoencoder, text_encoder, controlnet, lora or foreign. layout:
-    official, diffusers or "".
+    kind: transformer, autoencoder, video_autoencoder, text_encoder, controlnet, clip_scorer, lora or foreign.
+    layout: official, diffusers or "".
     """
     names = set(names)
 
@@ -283,6 +291,8 @@ def identify(names: Iterable[str]) -> tuple[str, str]:
         return "autoencoder", "official"
     if has("layers.0.pre_feedforward_layernorm.", "model.layers.0.pre_feedforward_layernorm."):
         return "text_encoder", "diffusers"
+    if "logit_scale" in names and has("text_model.") and has("vision_model."):
+        return SCORER, ""
     return "foreign", ""
 
 
@@ -297,6 +307,7 @@ def kind_words(kind: str) -> str:
     return {
         "lora": "a LoRA, which needs a base model",
         "controlnet": "a ControlNet, which needs the model it steers",
+        SCORER: "a CLIP, which scores captions and draws nothing",
         "foreign": "no part of a SANA model",
     }.get(kind, f"a SANA {kind.replace('_', ' ')}")
 

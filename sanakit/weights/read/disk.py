@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from sanakit.errors import WeightsError
-from sanakit.reading import check_file
+from sanakit.reading import check_file, named_once
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, bare pickle
 AGAIN = "Download or export it again."
@@ -22,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a model's folder. Raises WeightsError when it is missing or damaged."""
     try:
         check_file(path)
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=named_once)
     except OSError as error:
         raise WeightsError(
             f"{path} is missing or not readable ({error.strerror}): the model's folder is incomplete. {AGAIN}"
@@ -34,15 +33,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {in_words(content)} where an object of JSON is expected. {AGAIN}")
     return content
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raises ValueError for a name that is there twice: readers take either."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"it says {name[:80]!r} twice")
-    return found
 
 
 def in_words(value: object) -> str:

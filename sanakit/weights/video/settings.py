@@ -89,7 +89,7 @@ def load_video_settings(path: str | os.PathLike[str]) -> VideoSettings:
 
     path: as for `load_transformer`. Raises as that does, and WeightsError for a model of images.
     """
-    source = resolve(path, ("transformer", "vae", "scheduler"))
+    source = resolve(path, ("transformer", "vae", "scheduler"), makes="clips")
     config, codec = video_configs(source)
     shared, told = load_settings(path), _told(source)
     if not {"width", "height"} & told.keys():
@@ -107,7 +107,7 @@ def load_world_settings(path: str | os.PathLike[str]) -> VideoSettings:
 
     path: as for `load_transformer`. Raises as that does, and WeightsError for other models.
     """
-    source = resolve(path, ("transformer", "vae", "scheduler"))
+    source = resolve(path, ("transformer", "vae", "scheduler"), makes="worlds")
     config, codec = world_configs(source)
     told = _told(source)
     own = {"frames": WORLD_FRAMES, "negative_prompt": "", **_own(source, told, codec.frame_rule)}
@@ -122,7 +122,7 @@ def load_video_configs(path: str | os.PathLike[str]) -> tuple[ClipConfig, VideoC
 
     path and errors: as for `load_video_settings`.
     """
-    return video_configs(resolve(path, ("transformer", "vae")))
+    return video_configs(resolve(path, ("transformer", "vae"), makes="clips"))
 
 
 def load_world_configs(path: str | os.PathLike[str]) -> tuple[SanaWMConfig, VideoCodecConfig]:
@@ -130,7 +130,7 @@ def load_world_configs(path: str | os.PathLike[str]) -> tuple[SanaWMConfig, Vide
 
     path and errors: as for `load_world_settings`.
     """
-    return world_configs(resolve(path, ("transformer", "vae")))
+    return world_configs(resolve(path, ("transformer", "vae"), makes="worlds"))
 
 
 def load_edit_configs(path: str | os.PathLike[str]) -> tuple[SanaStreamingConfig, VideoCodecConfig]:
@@ -138,7 +138,7 @@ def load_edit_configs(path: str | os.PathLike[str]) -> tuple[SanaStreamingConfig
 
     path: as for `load_transformer`. Raises as that does, and WeightsError for other models.
     """
-    source = resolve(path, ("transformer", "vae"))
+    source = resolve(path, ("transformer", "vae"), makes="clips")
     config = _whole_config(source, "video")
     if not isinstance(config, SanaStreamingConfig):
         kind = "clips" if isinstance(config, SanaVideoConfig | SanaVideo2Config) else "images"

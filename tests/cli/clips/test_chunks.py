@@ -83,7 +83,7 @@ def test_a_new_name_is_taken_when_the_clip_is_whole(sana, model, monkeypatch) ->
         (["--negative", "a table"], "takes no negative prompt"),
         (["--guidance", 4], "drawn without guidance"),
         (["--frames", 257], "at most 253 frames"),
-        (["--frames", 5], "2 prompts came for 1 chunks"),
+        (["--frames", 5], "2 prompts came for 1 chunk of"),
     ],
 )
 def test_a_mistake_is_told_before_weights_are_read(sana, model, monkeypatch, words, sentence) -> None:

@@ -118,6 +118,7 @@ def test_a_budget_that_does_not_suffice_and_other_models_are_refused(edit, sana,
 
 def test_processes_that_torchrun_started_do_not_edit_one_clip_each(edit, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     refused = edit("--size", "48x32", "--frames", 5, "--output", "a")
     assert (refused.code, refused.out) == (2, "")
     assert "--edit is for one process: start it without torchrun." in refused.err

@@ -78,6 +78,7 @@ def test_realestate_and_colmap_lead_the_camera_too(camera: str, world, model) ->
 
 def test_one_process_walks(world, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     refused = world("--path", "w-8", "--output", "frames")
     assert (refused.code, Path("frames").exists()) == (2, False)
     assert "sana world is for one process: start it without torchrun." in refused.err

@@ -26,12 +26,12 @@ def test_it_says_what_it_will_take_then_what_it_made_and_goes_on(sana, pictures:
     done = sana(*words)
     assert done.code == 0
     first, broken = done.err.splitlines()
-    assert first.startswith("2 of 3 images at 64 px in 1 sizes: latents 128 B, text features about ")
+    assert first.startswith("2 of 3 images at 64 px in 1 size: latents 128 B, text features about ")
     assert "(2 captions of " in first
     assert "24 wide)" in first
     assert broken == "Warning: c.jpg: is not a JPEG, PNG, WEBP, BMP or TIFF image"
     assert done.out.startswith("cache  2 images, ")
-    assert done.out.endswith(" 1 shards, 1 broken\n")
+    assert done.out.endswith(" 1 shard, 1 broken\n")
     again = json.loads(sana(*words, "--json").out)
     assert (again["pictures"], again["kept"]) == (2, 2)
 

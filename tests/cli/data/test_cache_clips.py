@@ -37,7 +37,7 @@ def test_it_tells_what_is_taken_lost_and_left_out(sana, clips: Path, model: Path
         0,
         [
             "Note: 10 frames make no whole number of latents: 9 are taken (1 + a multiple of 4).",
-            "2 of 4 clips at 32 px in 1 sizes, 9 frames at 16 a second: latents 768 B; "
+            "2 of 4 clips at 32 px in 1 size, 9 frames at 16 a second: latents 768 B; "
             + done.err.splitlines()[1].split("; ")[1],
             "Warning: d.png: is not a clip (.png)",
             "Warning: b.gif: It has no caption, and is trained on with an empty one.",
@@ -47,7 +47,7 @@ def test_it_tells_what_is_taken_lost_and_left_out(sana, clips: Path, model: Path
         ],
     )
     assert done.out.startswith("cache  2 clips, ")
-    assert done.out.endswith(" 1 shards, 1 broken, 1 too small, narrow or short, 1 not used besides clips\n")
+    assert done.out.endswith(" 1 shard, 1 broken, 1 too small, narrow or short, 1 not used besides clips\n")
     again = sana("data", "cache", "clips", "cache", "--model", model, *WORDS, "--json")
     found = json.loads(again.out)
     assert (found["pictures"], found["kept"], found["samples"]) == (2, 2, "clips")

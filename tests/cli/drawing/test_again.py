@@ -115,6 +115,14 @@ def test_the_embedded_model_is_found_by_its_name(sana) -> None:
     assert same("one.png", "two.png")
 
 
+def test_a_grid_of_images_is_refused(sana, tiny: Path) -> None:
+    sana("generate", "a fox", "--model", tiny, *DRAWN, "-o", "one.png")
+    grid = rewritten("one.png", "grid.png", grid_across="Steps: 1; 2", grid_down="Nothing: ")
+    outcome = sana("generate", "--from", grid, "--model", tiny, "-o", "two.png")
+    assert (outcome.code, Path("two.png").exists()) == (2, False)
+    assert "grid.png is a grid of images, and --from draws a single one" in outcome.err
+
+
 def test_images_that_no_file_holds_are_told(sana, tiny: Path) -> None:
     sana("generate", "a fox", "--model", tiny, *DRAWN, "-o", "one.png")
     made = rewritten(

@@ -81,6 +81,12 @@ def test_rows_that_would_lose_a_part_of_their_caption_are_refused(
         open_source(place)
 
 
+def test_a_row_of_json_that_names_a_column_twice_is_refused(place: Path) -> None:
+    (place / "metadata.jsonl").write_text('{"file_name": "fox.jpg", "text": "a fox", "text": "an owl"}\n')
+    with pytest.raises(DataError, match="it says 'text' twice"):
+        open_source(place)
+
+
 def test_a_sidecar_of_a_folder_below_is_named(place: Path) -> None:
     (place / "deep").mkdir()
     (place / "deep" / "captions.jsonl").write_text('{"key": "fox.jpg", "captions": [{"text": "a fox"}]}\n')

@@ -18,8 +18,9 @@ def test_frames_and_latents_are_told_from_each_other(step: int, frames: int, lat
     ("frames", "nearest"), [(-3, "1 or 5"), (0, "1 or 5"), (4, "1 or 5"), (18, "17 or 21"), (80, "77 or 81")]
 )
 def test_another_number_is_refused_with_its_neighbours(frames: int, nearest: str):
-    with pytest.raises(SizeError, match=f"{nearest} frames"):
+    with pytest.raises(SizeError, match=f"{nearest} frames") as caught:
         FrameRule(4).latents(frames)
+    assert caught.value.setting == "frames"
     with pytest.raises(SizeError, match="at least 1"):
         FrameRule(4).frames(0)
 

@@ -188,7 +188,7 @@ def test_what_cannot_be_gone_on_with_is_refused(causal) -> None:
         causal.stream("a fox", after=chunks)
     with pytest.raises(SettingsError, match="not whole"):
         causal.stream("a fox", frames=25, after=chunks[1:])
-    with pytest.raises(SettingsError, match="2 prompts came for 1 chunks"):
+    with pytest.raises(SettingsError, match="2 prompts came for 1 chunk to"):
         causal.stream(PROMPTS, frames=25, after=chunks)
     with pytest.raises(SettingsError, match="omit the image"):
         causal.stream("a fox", frames=25, after=chunks, image=Image.new("RGB", (96, 64)))

@@ -103,7 +103,7 @@ def test_seconds_become_the_nearest_count_and_say_so() -> None:
     request = check(seconds=1.1, rate=16)
     assert request.frames == 17
     (note,) = request.sampling.notes
-    assert "17 frames are taken, which last 1 seconds" in note
+    assert "17 frames are taken, 1 s." in note
 
 
 @pytest.mark.parametrize(

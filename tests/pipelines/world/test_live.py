@@ -97,7 +97,7 @@ def test_as_many_chunks_can_be_undone_as_are_kept(streaming) -> None:
     live.move("w-72")
     live.undo()
     assert live.frames == 49
-    with pytest.raises(SettingsError, match="1 chunks cannot be undone, but 0: enter with a larger `undo`"):
+    with pytest.raises(SettingsError, match="1 chunk cannot be undone, but 0: enter with a larger `undo`"):
         live.undo()
     assert live.frames == 49
     all_of_them = streaming.enter(IMAGE, undo=None, **CALLED)

@@ -173,7 +173,10 @@ def test_frames_of_several_sizes_are_refused(tmp_path):
 
 def test_files_that_are_not_json_or_not_there_are_refused(tmp_path):
     (tmp_path / "a.json").write_text("w-24")
-    for name, said in (("a.json", "is not JSON"), ("b.json", "cannot be read")):
+    twice = written(tmp_path, ours()).read_text().replace("{", '{"width": 64, ', 1)
+    (tmp_path / "twice.json").write_text(twice)
+    said_of = {"a.json": "is not JSON", "b.json": "cannot be read", "twice.json": "it says 'width' twice"}
+    for name, said in said_of.items():
         with pytest.raises(SettingsError, match=said):
             read_path(tmp_path / name)
 

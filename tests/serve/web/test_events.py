@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,7 +120,9 @@ def test_a_wrong_number_is_told_with_the_name_of_its_field(
     place = [components[number].get("label") for number in draw["inputs"]].index(label)
     end = send(client, fn_index=draw["id"], data=[*data[:place], value, *data[place + 1 :]])
     assert end is not None
-    assert (end["success"], end["output"]["error"]) == (False, told)
+    error, field = end["output"]["error"], components[draw["inputs"][place]]["elem_id"]
+    assert end["success"] is False
+    assert re.fullmatch(rf'<span class="told-at [^"]*\bat:{field}">{re.escape(told)}</span>', error)
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

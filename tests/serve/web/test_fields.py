@@ -45,6 +45,7 @@ OF_EDITS = {  # area to change, a change of VALUES -> where that is told
 CLIPS = {
     ("prompt", ""): "video-prompt",
     ("frames", 0): "video-frames",
+    ("frames", 6): "video-frames",  # which the autoencoder does not hold
     ("height", 1): "video-size",
     ("rate", 0): "video-more video-rate",
     ("motion", 1000): "video-more video-motion",

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sanakit.errors import SanaError
+from sanakit.errors import SanaError, SettingsError
 from sanakit.models.gemma2 import Gemma2, Gemma2Config
 from sanakit.models.sana import Sana, SanaConfig
 from sanakit.text.encoder import TextEncoder
@@ -279,6 +279,7 @@ def test_a_failure_of_one_process_is_told_by_the_other(failed):
 def test_the_group_is_left_however_the_training_ends(monkeypatch):
     left = []
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(True))
     for error in (None, SanaError("The picture 7 is broken."), RuntimeError("gloo"), KeyboardInterrupt()):
@@ -286,6 +287,13 @@ def test_the_group_is_left_however_the_training_ends(monkeypatch):
             if error:
                 raise error
     assert left == [True] * 4
+
+
+def test_several_processes_without_a_rank_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SettingsError, match="RANK is not set: start them with torchrun"), processes():
+        pytest.fail("it began")
 
 
 def test_blocks_are_those_of_the_transformer():

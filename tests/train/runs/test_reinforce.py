@@ -31,7 +31,7 @@ def test_prompts_that_come_again_and_unused_columns_are_told(tmp_path: Path) -> 
     asked = read_asked(path)
     assert sorted([*asked.prompts, *asked.held_out]) == ["a", "b"]
     assert "tag of its rows" in asked.notes[0]
-    assert "1 prompts came again" in asked.notes[1]
+    assert "1 prompt that came again is left out" in asked.notes[1]
 
 
 def test_one_prompt_is_too_few(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_of_enough_clips_those_to_measure_on_are_held_out(
     found = opened(clips, tmp_path / "cache", model)
     assert len(found.prompts) == 2
     assert found.captions[0] not in found.prompts
-    assert found.notes[-1] == "1 clips are held out to measure on."
+    assert found.notes[-1] == "1 clip is held out to measure on."
 
 
 def test_an_output_among_the_clips_is_refused(model: Path, clips: Path) -> None:

@@ -77,6 +77,12 @@ def test_a_release_is_described_from_the_catalog_without_a_download():
     assert found.download_bytes > 9e9
 
 
+def test_the_embedded_clip_is_described_by_its_name():
+    found = describe("pocket-clip")
+    [part] = found.parts
+    assert (found.kind, part.kind, part.parameters) == ("clip_scorer", "clip_scorer", 4_827_649)
+
+
 def test_what_is_not_there_or_broken_is_an_error(tmp_path):
     with pytest.raises(ModelNotFoundError, match="sana models"):
         describe("someone/model")

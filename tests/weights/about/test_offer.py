@@ -93,6 +93,8 @@ def test_what_is_not_there_or_draws_nothing_is_an_error(tiny) -> None:
         offer(tiny.folder / "vae")
     with pytest.raises(WeightsError, match="or steer a model by it with --control-model"):
         offer("pocket-lines")
+    with pytest.raises(WeightsError, match="or score with it"):
+        offer("pocket-clip")
 
 
 def test_a_model_of_clips_offers_clips_and_tells_which_things_move(tmp_path, monkeypatch) -> None:

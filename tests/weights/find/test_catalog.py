@@ -18,6 +18,7 @@ from sanakit.models.sana import (
     SANA_SPRINT_1600M,
     Sana,
 )
+from sanakit.weights.find import hub
 from sanakit.weights.find.catalog import CATALOG, find, recognise
 from sanakit.weights.find.resolve import resolve
 from sanakit.weights.precision import RULES
@@ -88,6 +89,21 @@ def test_an_unknown_name_lists_the_nearest_and_the_other_forms():
         assert part in message
     with pytest.raises(ModelNotFoundError, match="pocket"):
         resolve("poket")
+
+
+def test_for_clips_and_worlds_no_names_of_models_of_images_are_told():
+    with pytest.raises(ModelNotFoundError) as caught:
+        find("nope", "clips")
+    assert "no model of clips named 'nope'. Nearest names: pocket-video. A model can be" in str(caught.value)
+    with pytest.raises(ModelNotFoundError, match=r"no model of worlds named 'nope'\. A model can be"):
+        find("nope", "worlds")
+
+
+@pytest.mark.parametrize("makes", ["clips", "worlds"])
+def test_a_release_of_images_is_not_downloaded_for_clips(makes, monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda *_: pytest.fail("it was downloaded"))
+    with pytest.raises(WeightsError, match=f"sana-1.6b-2k is a model of images: .* a model of {makes}"):
+        resolve("sana-1.6b-2k", makes=makes)
 
 
 def test_published_names_are_recognised_in_paths_the_longest_first():

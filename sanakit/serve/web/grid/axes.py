@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sanakit.errors import SettingsError, of_setting
-from sanakit.serve.web.settings import GRID, Wish, parse_seed
+from sanakit.images.settings import GRID
+from sanakit.serve.web.settings import Wish, parse_seed
 
 NOTHING = "Nothing"
 MOST_VALUES = 12  # of an axis
@@ -159,5 +160,4 @@ def _number(name: str, text: str) -> float:
 
 def recorded(axes: Sequence[Axis]) -> dict[str, Any]:
     """Return what a sheet's file says of its axes, by our names."""
-    told = (GRID, "grid_down")
-    return {key: f"{axis.name}: {'; '.join(axis.values)}" for key, axis in zip(told, axes, strict=True)}
+    return {key: f"{axis.name}: {'; '.join(axis.values)}" for key, axis in zip(GRID, axes, strict=True)}

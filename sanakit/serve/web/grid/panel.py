@@ -116,7 +116,8 @@ async def _noting(
     views: AsyncGenerator[View, None], names: list[str], axes: tuple[Axis, Axis]
 ) -> AsyncGenerator[View, None]:
     """Yield views, and note the names that the last one tells. A value of an axis is refused at the axis."""
-    asked = {axis.setting: field for axis, field in zip(axes, ("across_values", "down_values"), strict=True)}
+    fields_asked = zip(axes, ("across_values", "down_values"), strict=True)
+    asked = {axis.setting: field for axis, field in fields_asked if axis.setting}
     async with aclosing(views):
         async for view in views:
             names[:] = view.names

@@ -24,6 +24,7 @@ from sanakit.serve.web.kept.tiles import (
     tiles_html,
 )
 from sanakit.serve.web.messages import tie
+from sanakit.wording import counted
 
 PER_PAGE = 48  # images
 NOTHING = '<div class="empty"><b>Nothing here yet</b><span>Your images are kept here.</span></div>'
@@ -84,7 +85,7 @@ class KeptGallery:
         first = min(max(0, first), max(0, (len(names) - 1) // PER_PAGE * PER_PAGE))
         shown = names[first : first + PER_PAGE]
         empty = NOT_FOUND if words.strip() or favourites else NOTHING
-        told = f"{first + 1} to {first + len(shown)} of {len(names)} images" if shown else ""
+        told = f"{first + 1} to {first + len(shown)} of {counted(len(names), 'image')}" if shown else ""
         return {
             parts.grid: tiles_html(self.history, room, shown, ticks=True) or empty,
             parts.count: escape(told),
@@ -131,7 +132,7 @@ class KeptGallery:
         chosen = ticked(names) or self.history.find(room, words, favourites=favourites)
         with self.archives.added("sanakit-images.zip") as path:
             count = write_archive(self.history, room, chosen, path)
-        label = f"Save {count} images, {path.stat().st_size / 1e6:.1f} MB"
+        label = f"Save {counted(count, 'image')}, {path.stat().st_size / 1e6:.1f} MB"
         return {self.parts.archive: gr.update(value=str(path), label=label, visible=True)}
 
 

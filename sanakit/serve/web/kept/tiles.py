@@ -41,7 +41,8 @@ _TICKED = "[...document.querySelectorAll('#grid input:checked')].map((box) => bo
 TICKED_JS = f"(_, ...rest) => [JSON.stringify({_TICKED}), ...rest]"  # the first input takes the names
 CONFIRMED_JS = f"""(_, ...rest) => {{
   const names = {_TICKED};
-  const sure = names.length && confirm(`Delete ${{names.length}} images for good?`);
+  const noun = names.length === 1 ? "image" : "images";
+  const sure = names.length && confirm(`Delete ${{names.length}} ${{noun}} for good?`);
   return [JSON.stringify(sure ? names : []), ...rest];
 }}"""
 TICK_ALL_JS = """() => {

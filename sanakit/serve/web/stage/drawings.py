@@ -15,6 +15,7 @@ from sanakit.errors import SanaError
 from sanakit.serve.web.history import room_of
 from sanakit.serve.web.settings import Wish
 from sanakit.serve.web.studio import Edit, Studio, View, charged
+from sanakit.wording import counted
 
 
 class VisitorDrawings:
@@ -74,7 +75,7 @@ class VisitorDrawings:
                     yield replace(last, names=names)
                     return
                 names += last.names
-            yield replace(last, message=f"{total} images were drawn.", names=names)
+            yield replace(last, message=f"{counted(total, 'image was', 'images were')} drawn.", names=names)
         finally:
             del self._series[session]
 

@@ -16,7 +16,7 @@ from sanakit.serve.engine.walk import Walk
 from sanakit.serve.engine.world_engine import WalkRequest, WorldEngine
 from sanakit.serve.http.worlds.schema import WalkReply
 from sanakit.serve.http.worlds.worlds_api import entered
-from sanakit.serve.web.messages import tie
+from sanakit.serve.web.messages import fields_of, tie
 from sanakit.serve.web.settings import chosen_seed, parse_seed, parse_whole
 from sanakit.serve.web.studio import View
 from sanakit.serve.web.video.settings import is_distilled, video_sizes
@@ -54,6 +54,7 @@ class WorldTab:
         """Make the components inside the Blocks that are open, and tie them to the functions."""
         with gr.Row(elem_id="world"):
             self.panel = panel = make_world(self.worlds.spec, self.turns)
+        self.fields = fields_of(panel)
         blocks.load(None, None, None, js=_BEGIN)
         tie(panel.dice.click, self.roll, [], [panel.seed, panel.keep_seed])
         tie(panel.seed.input, self.typed_seed, [panel.seed], [panel.keep_seed])
@@ -78,7 +79,7 @@ class WorldTab:
         except SanaError as error:
             if take_back is not None:
                 await asyncio.to_thread(take_back)
-            yield end | {panel.status: status_html(View(state="failed", message=str(error)))}
+            yield end | {panel.status: status_html(View.failed(error), self.fields)}
             return
         walk.payer = visitor.username
         self._walks[session] = walk
@@ -109,15 +110,18 @@ class WorldTab:
         """Return the controls' values, checked. Raises SanaError."""
         image: Image.Image | None = given["image"]
         if image is None:
-            raise SettingsError("Choose an image to walk into: drop it on the field, or press its button.")
+            sentence = "Choose an image to walk into: drop it on the field, or press its button."
+            raise SettingsError(sentence, setting="image")
         spec = self.worlds.spec
         sides = video_sizes(spec).get(given["size"])
-        if sides is None or given["keys"] not in DIALECTS:
-            raise SettingsError("This size or these keys are not offered any more: reload the page.")
+        if sides is None:
+            raise SettingsError("This size is not offered any more: reload the page.", setting="size")
+        if given["keys"] not in DIALECTS:
+            raise SettingsError("These keys are not offered any more: reload the page.", setting="keys")
         sampling: Any = {}
         if not is_distilled(spec):
             sampling = {
-                "steps": parse_whole("number of steps", given["steps"]),
+                "steps": parse_whole("number of steps", given["steps"], "steps"),
                 "guidance": given["guidance"],
             }
         with self.turns.turn(image.width * image.height):

@@ -103,6 +103,24 @@ def test_what_is_wrong_is_named(parts: Any, body: dict[str, Any], words: str) ->
 
 
 @pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"frames": 8}, "frames"),
+        ({"fps": 0.012345678}, "fps"),
+        ({"size": "65x64"}, "size"),
+        ({"steps": 201}, "steps"),
+        ({"motion": 101}, "motion"),
+        ({"frames": 5, "seconds": "4"}, None),
+    ],
+    ids=str,
+)
+def test_the_field_that_is_wrong_is_told_by_its_own_name(
+    parts: Any, body: dict[str, Any], field: Any
+) -> None:
+    assert add(parts, **body).json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
     ("data", "files", "words"),
     [
         ({"prompt": "x", "input_reference": "a.png"}, {"": ("", b"")}, "came as text"),

@@ -43,6 +43,16 @@ def test_a_grid_is_one_sheet_and_single_images_with_one_seed(page: Page) -> None
     assert notes == ["It is a grid of images: these are the settings of its first one."]
 
 
+def test_a_grid_of_one_setting_refuses_nothing_while_it_is_drawn(page: Page) -> None:
+    lines = [
+        told[page.stage.status]
+        for told in drawn(page, "Steps", "1, 2", "Nothing", "")
+        if told.get(page.stage.status)
+    ]
+    assert 'data-state="done"' in lines[-1]
+    assert not [line for line in lines if "data-field" in line]
+
+
 def test_a_wrong_value_is_told_and_draws_nothing(page: Page) -> None:
     (told,) = drawn(page, "Steps", "1, x", "Nothing", "")
     assert "Steps: &#x27;x&#x27; in the grid is not a whole number" in told[page.stage.status]

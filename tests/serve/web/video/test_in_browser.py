@@ -28,6 +28,17 @@ def address(video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield address
 
 
+def test_a_first_clip_that_is_refused_leaves_its_place_as_it_was(address: str, tmp_path: Path) -> None:
+    page = Visitor(address, tmp_path / "profile")
+    page.mode("Video")
+    page.until(lambda: page.shows("#video-nothing .empty"))
+    page.click("#video-draw")
+    page.until(lambda: page.shows("#video-prompt .field-note"))
+    page.until(lambda: page.shows("#video-nothing .empty"))
+    page.shot("video-refused")
+    page.driver.quit()
+
+
 def test_a_clip_begins_with_the_image_that_was_chosen(address: str, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "teal").save(tmp_path / "first.png")
     page = Visitor(address, tmp_path / "profile")

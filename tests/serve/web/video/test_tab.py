@@ -160,8 +160,9 @@ def test_a_file_that_is_no_image_is_refused_as_first_frame(
     path = tmp_path / "a.png"
     path.write_bytes(content or b"")
     given = ImageData(url="data:image/png;base64,AAAA") if content is None else ImageData(path=str(path))
-    with pytest.raises(gr.Error, match=told):
+    with pytest.raises(gr.Error, match=told) as error:
         tab.panel.image.preprocess(given)
+    assert 'class="told-at at:video-begin at:video-image"' in error.value.message
 
 
 @pytest.mark.parametrize("images", [True, False])

@@ -79,3 +79,17 @@ def test_a_walk_by_keys_and_buttons_goes_back_and_branches(page: Visitor, addres
     page.click('#world-files [data-do="end"]')
     page.wait("#world-stage[data-state=empty]")
     assert page.hosts() == {address.removeprefix("http://")}
+
+
+def test_a_world_without_its_image_is_refused_at_the_field(address: str, tmp_path: Path) -> None:
+    visitor = Visitor(address, tmp_path / "profile")
+    visitor.mode("World")
+    visitor.click("#world-enter")
+    note = "#world-image .field-note, #world-image + .field-note"
+    visitor.until(lambda: visitor.shows(note))
+    assert visitor.wait(note).text.startswith("Choose an image to walk into")
+    visitor.shot("world-refused")
+    photo(96, 64).save(tmp_path / "first.png")
+    visitor.wait('#world-image input[type="file"]').send_keys(str(tmp_path / "first.png"))
+    visitor.until(lambda: not visitor.all(note))
+    visitor.driver.quit()

@@ -66,19 +66,23 @@ def test_a_walk_is_told_to_the_stage_and_takes_the_place_of_the_last(tab: Any) -
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("given", "sentence", "field"),
     [
-        ({"image": None}, "Choose an image to walk into"),
-        ({"seed": "minus one"}, "seed"),
-        ({"size": "Own  65 × 64"}, "reload the page"),
-        ({"keys": "wasd"}, "reload the page"),
+        ({"image": None}, "Choose an image to walk into", "world-image"),
+        ({"prompt": "(an apple", "prompt_weights": True}, "a ( without a )", "world-prompt"),
+        ({"fov": 10}, "from 25 to 120 degrees", "world-fov"),
+        ({"size": "Own  65 × 64"}, "reload the page", "world-size"),
+        ({"keys": "wasd"}, "reload the page", "world-dialect"),
+        ({"seed": "minus one"}, "seed", "world-seed"),
     ],
 )
-def test_a_mistake_is_told_and_the_last_walk_stays(tab: Any, given: dict[str, Any], sentence: str) -> None:
+def test_a_mistake_is_told_at_its_field_and_the_last_walk_stays(
+    tab: Any, given: dict[str, Any], sentence: str, field: str
+) -> None:
     kept = json.loads(enter(tab)[-1][tab.panel.walk])
     last = enter(tab, **given)[-1]
     assert sentence in last[tab.panel.status]
-    assert 'data-state="failed"' in last[tab.panel.status]
+    assert f'data-state="failed" data-field="{field}"' in last[tab.panel.status]
     assert tab.panel.walk not in last
     assert tab.worlds.find(kept["id"], OWNER) is not None
 

@@ -62,8 +62,8 @@ def train(
         typer.Option(
             metavar="FOLDER",
             show_default="the run beside the output",
-            help="Autoencoder of clips: the run that trained it, or a model (pocket-video, pocket-world, "
-            "pocket-world-autoencoder).",
+            help="Autoencoder of clips: the run that trained it, or a model (pocket-video-images, "
+            "pocket-video, pocket-world, pocket-world-autoencoder).",
         ),
     ] = None,
     resolution: Annotated[

@@ -113,8 +113,9 @@ def run_recipe(
     """
     if name not in recipes:
         near = difflib.get_close_matches(name.lower(), recipes, n=1)
-        meant = f"did you mean {near[0]}? All are" if near else "choose one of"
-        raise SettingsError(f"There is no recipe {name!r}: {meant} {', '.join(recipes)}.")
+        meant = "".join(f"did you mean {one}? `sana train --help` shows all." for one in near)
+        told = meant or f"choose one of {', '.join(recipes)}."
+        raise SettingsError(f"There is no recipe {name!r}: {told}")
     output = output.resolve()  # "." has neighbours, too
     module, function = recipes[name]
     make = getattr(import_module(module), function)

@@ -69,6 +69,6 @@ def test_a_misspelt_measure_of_any_kind_has_its_nearest(sana, name: str, told: s
 
 def test_models_of_clips_and_worlds_are_sent_to_their_measures(sana, tmp_path: Path) -> None:
     clips, world = save_tiny(tmp_path / "clips"), save_world(tmp_path / "world")
-    assert "draw clips by `sana video`, and give their folder" in sana("evaluate", clips).err
+    assert "measure a model that `sana train pocket-video` made" in sana("evaluate", clips).err
     outcome = sana("evaluate", world, "-m", "clip-score", "--prompts", "a.txt")
     assert "name measures of worlds, such as -m path-retrieval" in outcome.err

@@ -160,7 +160,7 @@ def test_what_is_wrong_is_a_sentence(program: Program) -> None:
         (
             "/generate",
             {"prompt": "x", "num_images": None},
-            "The number of images is None: use a whole number.",
+            "The number of images is empty: use a whole number.",
         ),
         ("/edit", {"image": None, "prompt": "x"}, "The image is missing: an edit needs one to start from."),
         (

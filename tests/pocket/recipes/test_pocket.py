@@ -193,7 +193,7 @@ def test_an_unknown_recipe_lists_the_known_ones(data: Path, tmp_path: Path):
     with pytest.raises(
         SettingsError, match="pocket-autoencoder, pocket-decoder, pocket-words, pocket-drawings"
     ):
-        next(run_recipe("poket", RECIPES, data=data, output=tmp_path / "x"))
+        next(run_recipe("xyz", RECIPES, data=data, output=tmp_path / "x"))
 
 
 def test_another_number_of_steps_moves_the_change_to_whole_pictures(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,7 @@ class Toy:
         text, mask = self.encoder.encode_tokens(self.encoder.tokenize(one.captions, notes=[]))
         given = given_of(one.latents, one.cameras[paths], (1, 1))
         x = torch.randn(one.latents.shape, generator=torch.Generator().manual_seed(5))
-        for high, low in zip(times.tolist(), times[1:].tolist(), strict=False):
+        for high, low in pairwise(times.tolist()):
             x = x + (low - high) * given.velocity(teacher, x, torch.full((len(x),), high), text, mask)
         return given.beginning(x)
 

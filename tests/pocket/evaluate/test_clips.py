@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.errors import DataError
 from sanakit.eval.clip_folder import list_clips
 from sanakit.pocket.evaluate import clips
-from sanakit.pocket.evaluate.recognition import Gallery
-from sanakit.pocket.evaluate.reference import PocketReference
 from tests.clips.moving import flat
+from tests.pocket.evaluate.colours import use_colours
 
 THINGS = ("apple", "frog", "whale")  # red, green, blue
 RED, GREEN, BLUE = (255, 10, 0), (0, 255, 10), (10, 0, 255)
@@ -22,29 +19,8 @@ RED, GREEN, BLUE = (255, 10, 0), (0, 255, 10), (10, 0, 255)
 
 @pytest.fixture(autouse=True)
 def three_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = Gallery(
-        mean=torch.full((3,), -1.0),
-        basis=torch.eye(3),
-        images=torch.eye(3),
-        labels=torch.arange(3),
-        designs=("x",) * 3,
-        artists=("x",) * 3,
-        concepts=THINGS,
-    )
-    reference = PocketReference(
-        gallery=gallery,
-        prompts=tuple(f"a red {thing}" for thing in THINGS),
-        styled_prompts=tuple(f"a {thing}, flat" for thing in THINGS),
-        held_out=torch.zeros(0, 3, 256, 256),
-        sources=(),
-    )
-
-    def colours(_: object, images: Tensor) -> Tensor:
-        return images.mean((2, 3))
-
-    monkeypatch.setattr(clips, "load_reference", lambda: reference)
-    monkeypatch.setattr(clips, "load_efficientnet", lambda: None)
-    monkeypatch.setattr(clips, "image_features", colours)
+    red, flat_ones = [f"a red {thing}" for thing in THINGS], [f"a {thing}, flat" for thing in THINGS]
+    use_colours(monkeypatch, clips, concepts=THINGS, prompts=red, styled=flat_ones)
 
 
 def save(path: Path, *colours: tuple[int, int, int], **settings: str) -> None:

@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from sanakit.clips.clip import VideoClip
 from sanakit.errors import DataError
 from sanakit.pocket.data.clips.dataset import PocketClips, open_clips
 from sanakit.pocket.data.clips.toy import SIDE, build_toy_clips
 from sanakit.pocket.evaluate import video
-from sanakit.pocket.evaluate.recognition import Gallery
-from sanakit.pocket.evaluate.reference import PocketReference
 from sanakit.pocket.evaluate.video import RealFigures, VideoReport, evaluate_video
 from sanakit.text.known_things import KnownThings
+from tests.pocket.evaluate.colours import use_colours
 
 COLOURS = {"a fox": (255, 10, 0), "a frog": (0, 255, 10), "a dolphin": (10, 0, 255)}
 CONCEPTS = {"fox": "a fox", "frog": "a frog", "dolphin": "a dolphin", "anvil": "a fox"}  # the last: held out
@@ -72,29 +70,7 @@ class Painter:
 
 @pytest.fixture(autouse=True)
 def three_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = Gallery(
-        mean=torch.full((3,), -1.0),
-        basis=torch.eye(3),
-        images=torch.eye(3),
-        labels=torch.arange(3),
-        designs=("x",) * 3,
-        artists=("x",) * 3,
-        concepts=("fox", "frog", "dolphin"),
-    )
-    reference = PocketReference(
-        gallery=gallery,
-        prompts=tuple(COLOURS),
-        styled_prompts=tuple(COLOURS),
-        held_out=torch.zeros(0, 3, 256, 256),
-        sources=(),
-    )
-
-    def colours(_: object, images: Tensor) -> Tensor:
-        return images.mean((2, 3))
-
-    monkeypatch.setattr(video, "load_reference", lambda: reference)
-    monkeypatch.setattr(video, "load_efficientnet", lambda: None)
-    monkeypatch.setattr(video, "image_features", colours)
+    use_colours(monkeypatch, video, concepts=[*CONCEPTS][:3], prompts=[*COLOURS], styled=[*COLOURS])
 
 
 @pytest.fixture

@@ -35,10 +35,11 @@ SWITCHES = (
 PHONE = {"width": 390, "height": 844, "pixelRatio": 2, "touch": True}
 SLOW = 60  # seconds, for machines that do other things too
 
-pytestmark = [
+IN_BROWSER = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver is installed"),
 ]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def images_run(
     autoencoder: str | os.PathLike[str] | None,
 ) -> Run:
     """Train a transformer of clips on single frames; all else as for `video_run`, which goes on from it."""
-    made = _prepared(data, output, aim, source, autoencoder, goes_on=False)
+    made = _prepared(data, output, aim, source, autoencoder, config.seed, goes_on=False)
     of_images = LatentFeed(*_stills(made), seed=config.seed)
     objective = _objective(made, aim, of_images, config.seed, frames=1)
 
@@ -150,7 +150,7 @@ def video_run(
     trained it, or a model's folder; None: the run beside `output`.
     Raises DataError without the data set or the autoencoder, SettingsError for a source of other sizes.
     """
-    made = _prepared(data, output, aim, source, autoencoder, goes_on=True)
+    made = _prepared(data, output, aim, source, autoencoder, config.seed, goes_on=True)
     clips, drawings, samples, encoder = made.clips, made.drawings, made.samples, made.encoder
     feed = _feed(samples, made.pool, clips, drawings, aim.image_share, config.seed)
     objective = _objective(made, aim, feed, config.seed, frames=made.shape[1])
@@ -188,12 +188,13 @@ def _prepared(
     aim: VideoAim,
     source: str | os.PathLike[str],
     autoencoder: str | os.PathLike[str] | None,
+    seed: int,
     *,
     goes_on: bool,
 ) -> _Prepared:
     """Open what a run needs, encode its samples, and make the transformer that it begins with.
 
-    goes_on: from the run of images beside `output`, where there is one.
+    seed: of new weights. goes_on: from the run of images beside `output`, where there is one.
     """
     notes: list[str] = []
     clips, drawings = open_clips(data), _drawings(data, notes)
@@ -209,7 +210,7 @@ def _prepared(
         fill_averaged(begun, before, partial(part_of, name=TRANSFORMER))
         notes.append(f"It goes on from step {last_step(before)} of {before}.")
     else:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         begun = begun_from_images(source, sizes, clips, notes)
     folder = before if (before / POOL).is_dir() else output
     pool = build_clip_pool(folder / POOL, samples, clips, drawings, codec)

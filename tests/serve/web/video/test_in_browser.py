@@ -14,12 +14,9 @@ from PIL import Image
 
 from sanakit.serve.web.video.panel import AS_IMAGE
 from tests.serve.web.serving import served_page
-from tests.serve.web.test_in_browser import CHROMIUM, DRIVER, Visitor
+from tests.serve.web.test_in_browser import IN_BROWSER, Visitor
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver is installed"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,9 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.pipelines.world.tiny import photo
 from tests.serve.web.serving import served_page
-from tests.serve.web.test_in_browser import CHROMIUM, DRIVER, Visitor
+from tests.serve.web.test_in_browser import IN_BROWSER, Visitor
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver is installed"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

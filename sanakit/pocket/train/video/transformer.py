@@ -49,7 +49,7 @@ from sanakit.train.feeds.joint import JointFeed
 from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.objectives.clip_velocity import ClipMixing, ClipObjective
 from sanakit.train.objectives.velocity import TRANSFORMER, Sheet, Watched
-from sanakit.train.record import MadeWith
+from sanakit.train.record import MadeWith, check_source
 from sanakit.train.run import MODEL, Run, fill_averaged
 from sanakit.train.state.average import part_of
 from sanakit.train.state.checkpoint import has_checkpoint, last_step
@@ -148,7 +148,8 @@ def video_run(
     It goes on from the run of images beside `output`, and reads its latents, where there is one.
     source: the model whose text encoder it reads, and whose blocks it begins with. autoencoder: the run that
     trained it, or a model's folder; None: the run beside `output`.
-    Raises DataError without the data set or the autoencoder, SettingsError for a source of other sizes.
+    Raises DataError without the data set or the autoencoder, SettingsError for a source of other sizes, and
+    for another one than the run of images began with.
     """
     made = _prepared(data, output, aim, source, autoencoder, config.seed, goes_on=True)
     clips, drawings, samples, encoder = made.clips, made.drawings, made.samples, made.encoder
@@ -206,6 +207,7 @@ def _prepared(
     side = clips.side // codec.config.compression
     sizes = replace(aim.transformer, latent_channels=codec.config.latent_channels, sample_size=side)
     if goes_on and has_checkpoint(before):
+        check_source(before, source)
         begun = SanaVideo(sizes)
         fill_averaged(begun, before, partial(part_of, name=TRANSFORMER))
         notes.append(f"It goes on from step {last_step(before)} of {before}.")

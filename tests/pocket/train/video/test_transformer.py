@@ -31,6 +31,7 @@ from sanakit.train.feeds.latents import LatentFeed
 from sanakit.train.loop import train
 from sanakit.train.objectives.clip_velocity import ClipObjective
 from sanakit.train.parts import Part
+from sanakit.train.record import record_run
 from sanakit.train.run import averaged_weights, run_recipe
 from sanakit.train.surgery import dense_time
 from sanakit.weights import load_transformer, save_autoencoder
@@ -157,8 +158,12 @@ def test_frames_alone_are_shown_before_clips_which_go_on_from_them(
     assert not any(bool(batch.held.any()) or batch.chunks for batch in batches)
     assert {one.latents.shape[2] for one in objective.watched} == {1}
     before = {name: one.clone() for name, one in objective.transformer.state_dict().items()}
+    assert images.made_with is not None
+    record_run(tmp_path / IMAGES, IMAGES, images.config, images.made_with)
     list(train(images.objective, images.config, tmp_path / IMAGES))
     images.finish(tmp_path / IMAGES)
+    with pytest.raises(SettingsError, match="pocket"):
+        video.video(output=tmp_path / "other", **{**places, "source": "pocket"})
     learned = averaged_weights(tmp_path / IMAGES)
     state = load_transformer(tmp_path / IMAGES / "model", kind="clip").state_dict()
     for name, weight in state.items():
